@@ -1,0 +1,35 @@
+# Everything runs in .venv at the root; `make setup` makes it, and is quick when it is there.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.PHONY: help setup demo test test-slow check check-client clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## .venv, DOLFINx (Debian packages, as root), compiled forms
+	@bash deploy/setup.sh
+
+demo: setup ## MPI heat solvers train a network while they run: error and picture
+	@$(BIN)/penstock demo
+
+test: setup ## the tests, without those below
+	$(PYTEST) tests -m "not slow and not chaos and not cluster"
+
+test-slow: setup ## the long tests, those that kill processes, those with several nodes
+	$(PYTEST) tests -m "slow or chaos or cluster"
+
+check: setup ## ruff, format, mypy --strict, who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/unit/test_dependencies.py
+
+check-client: setup ## the bare client in an empty environment: no torch, no ray
+	@bash deploy/check_client.sh
+
+clean: ## everything that was made here, .venv too
+	rm -rf .venv .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

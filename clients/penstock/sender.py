@@ -1,0 +1,205 @@
+"""Reliable, ordered delivery from one MPI rank to one shard; owned by the link, used by simulations.
+
+Every message has a sequence number; the shard acknowledges cumulatively. What is unacknowledged
+stays in a byte-bounded window. There is one way of recovery: a shard that does not know this peer
+or misses a number answers RESYNC; then HELLO, the announcements (plans, the open simulation) and
+the whole window are sent again under new numbers. Repeats are dropped by the shard.
+
+There is no thread here: ZeroMQ's own I/O thread sends, and answers are read whenever the solver
+calls in. Deadlines count the shard's silence while this side asks, never the solver's own time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Callable, Hashable
+
+import numpy as np
+import zmq
+
+from penstock import wire
+from penstock.errors import ConnectionLost
+from penstock.wire import Header, Kind
+
+PROBE_S = 1.0
+_ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
+
+
+class Sender:
+    """The connection of one part to one shard.
+
+    `refused` maps a lease to the shard's reason; `granted` maps it to the number of its segments
+    that may be sent to this shard, counted from the first.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        shard: str,
+        address: str,
+        identity: Header,
+        window_bytes: int,
+        patience_s: float = 120.0,
+    ) -> None:
+        self.shard = shard
+        self.refused: dict[int, str] = {}
+        self.finished: set[int] = set()
+        self._granted: dict[int, int] = {}
+        self._identity = identity  # carries campaign, part and n_parts
+        self._window_bytes = window_bytes
+        self._patience_s = patience_s
+        self._announced: dict[Hashable, tuple[Header, list[np.ndarray]]] = {}
+        self._expiring: deque[tuple[int, Hashable]] = deque()
+        self._unacked: deque[tuple[int, bytearray, list[np.ndarray], int]] = deque()
+        self._unacked_bytes = 0
+        self._next = 0
+        self._greeting = 0
+        self._heard_s = time.monotonic()
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+        self._socket.connect(address)
+        self._hello()
+
+    def granted(self, lease: int) -> int:
+        """How many segments of the lease may be sent to this shard in total."""
+        return self._granted.get(lease, 0)
+
+    @property
+    def unacked_bytes(self) -> int:
+        return self._unacked_bytes
+
+    def announce(self, key: Hashable, header: Header, payloads: list[np.ndarray]) -> None:
+        """Posts a message that a restarted shard must hear again before anything else."""
+        self._announced[key] = (header, payloads)
+        self.post(header, payloads)
+
+    def withdraw(self, key: Hashable) -> None:
+        """Ends an announcement once all that was posted under it has been acknowledged."""
+        self._expiring.append((self._next, key))
+        self._expire(self._unacked[0][0] if self._unacked else self._next)
+
+    def forget(self, lease: int) -> None:
+        """Drops what is kept about a lease that is over."""
+        self._granted.pop(lease, None)
+        self.refused.pop(lease, None)
+        self.finished.discard(lease)
+
+    def post(self, header: Header, payloads: list[np.ndarray]) -> None:
+        """Sends one message and keeps it until it is acknowledged; never blocks."""
+        frame = wire.encode(header)
+        n_bytes = len(frame) + sum(p.nbytes for p in payloads)
+        self._unacked.append((self._next, frame, payloads, n_bytes))
+        self._unacked_bytes += n_bytes
+        self._transmit(frame, payloads)
+
+    def has_room(self) -> bool:
+        """Whether the window takes one more message, of any size."""
+        return self._unacked_bytes < self._window_bytes
+
+    def wait(self, ready: Callable[[], bool], what: str) -> None:
+        """Reads answers until ready() holds; raises ConnectionLost when the shard stays silent."""
+        self.flow()
+        began = time.monotonic()
+        probe_at = began + PROBE_S
+        while not ready():
+            if self._socket.poll(int(PROBE_S * 1000)):
+                self.flow()
+                if ready():
+                    return
+            now = time.monotonic()
+            if now >= probe_at:
+                self._probe()
+                probe_at = now + PROBE_S
+            silent_s = now - max(began, self._heard_s)
+            if silent_s > self._patience_s:
+                raise ConnectionLost(
+                    f"Shard {self.shard} has not answered for {silent_s:.0f} s while this worker "
+                    f"waited for {what}. It is restarted by its supervisor if that still runs; "
+                    "look at the campaign's log."
+                )
+
+    def flow(self) -> None:
+        """Reads every answer that is here; never blocks."""
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._heard_s = time.monotonic()
+            self._on_message(frames)
+
+    def drain(self) -> None:
+        """Waits until everything that was posted is acknowledged."""
+        self.wait(lambda: not self._unacked, "acknowledgements")
+
+    def close(self, linger_s: float = 1.0) -> None:
+        """Says goodbye and closes the socket; may be called twice."""
+        if self._socket.closed:
+            return
+        self._raw(replace(self._identity, kind=Kind.BYE))
+        self._socket.close(linger=int(linger_s * 1000))
+
+    def _on_message(self, frames: list[bytes]) -> None:
+        header = wire.decode(frames[0])
+        if header.kind == Kind.ACK:
+            if header.step == self._greeting:
+                self._acknowledged(header.sequence)
+            for lease, segments in wire.decode_grants(frames[1]) if len(frames) > 1 else ():
+                self._granted[lease] = max(segments, self._granted.get(lease, 0))
+            if header.flags & wire.FINAL:
+                self.finished.add(header.lease)
+        elif header.kind == Kind.RESYNC:
+            self._resynchronise()
+        elif header.kind == Kind.REFUSED:
+            reason = frames[1].decode("utf-8", "replace") if len(frames) > 1 else "no reason given"
+            self.refused[header.lease] = reason
+
+    def _acknowledged(self, sequence: int) -> None:
+        while self._unacked and self._unacked[0][0] < sequence:
+            self._unacked_bytes -= self._unacked.popleft()[3]
+        self._expire(sequence)
+
+    def _expire(self, sequence: int) -> None:
+        while self._expiring and self._expiring[0][0] <= sequence:
+            self._announced.pop(self._expiring.popleft()[1], None)
+
+    def _resynchronise(self) -> None:
+        window = list(self._unacked)
+        self._unacked.clear()
+        self._unacked_bytes = 0
+        self._hello()
+        for header, payloads in list(self._announced.values()):
+            self.post(header, payloads)
+        for _, frame, payloads, n_bytes in window:
+            self._unacked.append((self._next, frame, payloads, n_bytes))
+            self._unacked_bytes += n_bytes
+            self._transmit(frame, payloads)
+        self._expiring = deque((self._next, key) for _, key in self._expiring)
+
+    def _hello(self) -> None:
+        self._greeting += 1
+        self._next = 0
+        self._raw(replace(self._identity, kind=Kind.HELLO, step=self._greeting))
+
+    def _probe(self) -> None:
+        self._raw(replace(self._identity, kind=Kind.PROBE, sequence=self._next))
+
+    def _raw(self, header: Header) -> None:
+        self._socket.send(wire.encode(header), zmq.NOBLOCK)
+
+    def _transmit(self, frame: bytearray, payloads: list[np.ndarray]) -> None:
+        wire.set_sequence(frame, self._next)
+        self._next += 1
+        self._socket.send(bytes(frame), zmq.SNDMORE if payloads else 0)
+        for i, payload in enumerate(payloads):
+            more = zmq.SNDMORE if i + 1 < len(payloads) else 0
+            copy = payload.nbytes < _ZERO_COPY_BYTES
+            self._socket.send(memoryview(payload.reshape(-1)).cast("B"), more, copy=copy)

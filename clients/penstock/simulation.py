@@ -1,0 +1,256 @@
+"""One simulation on one MPI rank: checks what the solver sends and puts it on the way.
+
+The way of a step begins here: `send` picks this rank's share of each field in one copy, waits for
+credit, and posts header and raw bytes to the shard that the step's segment belongs to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Protocol
+
+import numpy as np
+
+from penstock import wire
+from penstock.errors import LayoutError
+from penstock.layout import FieldSpec, Share
+from penstock.sender import Sender
+from penstock.wire import FieldEntry, Header, Kind
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A simulation given to this worker, as the coordinator put it."""
+
+    simulation: int
+    lease: int
+    role: str
+    attempt: int
+    seed: int
+    parameters: Mapping[str, float]
+    shards: tuple[str, ...]
+    wanted: Optional[tuple[tuple[int, int], ...]] = None
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Assignment:
+        wanted = body.get("wanted")
+        return cls(
+            simulation=int(body["simulation"]),
+            lease=int(body["lease"]),
+            role=str(body["role"]),
+            attempt=int(body["attempt"]),
+            seed=int(body["seed"]),
+            parameters=dict(body["parameters"]),
+            shards=tuple(body["shards"]),
+            wanted=None if wanted is None else tuple((int(a), int(b)) for a, b in wanted),
+        )
+
+    def wants(self, segment: int) -> bool:
+        """Whether the shards still need this segment."""
+        return self.wanted is None or any(a <= segment <= b for a, b in self.wanted)
+
+
+class Outlet(Protocol):
+    """What a simulation needs of the link that it runs on."""
+
+    segment_steps: int
+    every: int
+    specs: Mapping[str, FieldSpec]
+
+    def learn(self, field: str, shape: tuple[int, ...]) -> None: ...
+    def shares(self) -> Mapping[str, Share]: ...
+    def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
+    def header(self, kind: Kind, assignment: Assignment) -> Header: ...
+    def anywhere(self, flag: bool) -> bool: ...
+    def finished(self, simulation: Simulation) -> None: ...
+
+
+class Simulation:
+    """A running simulation; made by `link.simulations()`.
+
+    Attributes: id, parameters (name -> value), seed, role ("train", "validation", "test"),
+    attempt (1 for the first).
+    """
+
+    def __init__(self, assignment: Assignment, outlet: Outlet, standalone: bool) -> None:
+        self.id = assignment.simulation
+        self.parameters = dict(assignment.parameters)
+        self.seed = assignment.seed
+        self.role = assignment.role
+        self.attempt = assignment.attempt
+        self.outcome: Optional[str] = None
+        self.reason = ""
+        self.steps = 0  # steps sent, after `every`
+        self._assignment = assignment
+        self._outlet = outlet
+        self._calls = 0
+        self._last_t: Optional[float] = None
+        self._standalone = standalone
+        self._senders: list[Sender] = [] if standalone else outlet.senders(assignment.shards)
+        self._opened = False
+
+    @property
+    def lease(self) -> int:
+        return self._assignment.lease
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the server wants no more of this simulation; collective over the MPI ranks."""
+        for sender in self._senders:
+            sender.flow()
+        return self._outlet.anywhere(self.refusal is not None)
+
+    @property
+    def refusal(self) -> Optional[str]:
+        """The reason for which a shard refused this simulation on this rank, if one did."""
+        return next((s.refused[self.lease] for s in self._senders if self.lease in s.refused), None)
+
+    def inputs(self, **fields: Any) -> None:
+        """Sends this rank's part of the input fields; before the first step."""
+        if self._calls:
+            raise LayoutError("Input fields are sent before the first step; a step went already.")
+        payloads, entries = self._pick(fields, "input")
+        for sender in self._open():
+            header = self._header(Kind.INPUT, entries)
+            sender.announce(("input", self.lease), header, payloads)
+
+    def send(self, t: Optional[float] = None, /, **fields: Any) -> None:
+        """Sends this rank's part of one step: every declared field by name, `t` in its unit.
+
+        Blocks while the server has no room. Raises LayoutError for a field that is undeclared,
+        missing or of the wrong shape, and ConnectionLost when a shard is gone for good.
+        """
+        if self.outcome is not None:
+            raise LayoutError(f"Simulation {self.id} has {self.outcome}; it takes no more steps.")
+        if t is not None and t == self._last_t:
+            raise LayoutError(
+                f"Simulation {self.id} sends the time {t} twice. Send each step once; leave t out "
+                "for a steady problem."
+            )
+        self._last_t = t
+        self._calls += 1
+        if (self._calls - 1) % self._outlet.every:
+            return
+        payloads, entries = self._pick(fields, "step")
+        step, self.steps = self.steps, self.steps + 1
+        if not self._senders:
+            return
+        segment = step // self._outlet.segment_steps
+        if not self._assignment.wants(segment):
+            return
+        self._open()
+        sender = self._senders[segment % len(self._senders)]
+        ordinal = segment // len(self._senders)
+        sender.flow()
+        if sender.granted(self.lease) <= ordinal or not sender.has_room():
+            sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
+        if self.refusal is None:
+            time_ = wire.NO_TIME if t is None else float(t)
+            sender.post(self._header(Kind.PART, entries, step=step, t=time_), payloads)
+
+    def end(self) -> None:
+        """Says that the simulation is complete; leaving the loop body does the same."""
+        if self.outcome is None:
+            self._close("ended", "")
+            if self.refusal is not None:
+                self.outcome, self.reason = "refused", self.refusal
+            for sender in self._open():
+                sender.post(self._header(Kind.END, step=self.steps), [])
+            self._outlet.finished(self)
+
+    def fail(self, reason: str) -> None:
+        """Ends this simulation alone, with the reason that the report will show."""
+        if self.outcome is None:
+            self._close("failed", reason)
+            for sender in self._senders if self._opened else ():
+                sender.post(self._header(Kind.FAIL), [])
+            self._outlet.finished(self)
+
+    def __enter__(self) -> Simulation:
+        return self
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> bool:
+        if error is None:
+            self.end()
+            return False
+        self.fail(f"{type(error).__name__}: {error}")
+        return isinstance(error, Exception)
+
+    def _close(self, outcome: str, reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+    def _may_send(self, sender: Sender, ordinal: int) -> bool:
+        if self.refusal is not None:
+            return True
+        return sender.granted(self.lease) > ordinal and sender.has_room()
+
+    def _open(self) -> list[Sender]:
+        if not self._opened:
+            self._opened = True
+            values = np.array(list(self.parameters.values()), dtype="<f8")
+            for sender in self._senders:
+                sender.announce(("open", self.lease), self._header(Kind.OPEN), [values])
+        return self._senders
+
+    def release(self) -> None:
+        """Called by the link when the worker turns to the next simulation."""
+        for sender in self._senders:
+            sender.withdraw(("open", self.lease))
+            sender.withdraw(("input", self.lease))
+
+    def _header(
+        self,
+        kind: Kind,
+        entries: tuple[FieldEntry, ...] = (),
+        step: int = 0,
+        t: float = math.nan,
+    ) -> Header:
+        base = self._outlet.header(kind, self._assignment)
+        return Header(
+            kind, base.campaign, base.simulation, base.lease, step, base.part, base.n_parts,
+            base.plan, base.geometry, 0, 0, t, entries,
+        )  # fmt: skip
+
+    def _pick(
+        self, fields: Mapping[str, Any], when: str
+    ) -> tuple[list[np.ndarray], tuple[FieldEntry, ...]]:
+        if self._standalone and when == "step":
+            for name, values in fields.items():
+                self._outlet.learn(name, np.shape(values))
+        shares = self._outlet.shares()
+        declared = [s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")]
+        names = [spec.name for spec in declared]
+        for name in fields:
+            if name not in names:
+                raise LayoutError(
+                    f"The {when} field {name!r} is not declared in the campaign file, which has "
+                    f"{', '.join(names) or 'none'}. Declare it under [fields.{name}] or leave it out."
+                )
+        payloads, entries = [], []
+        for spec in declared:
+            if spec.name not in fields:
+                raise LayoutError(f"The {when} lacks the field {spec.name!r} of the campaign file.")
+            share = shares[spec.name]
+            values = np.asarray(fields[spec.name])
+            if values.dtype.kind not in "fiub":
+                raise LayoutError(
+                    f"Field {spec.name!r} came as {values.dtype}; real numbers are expected."
+                )
+            if values.shape != share.owned_shape and values.size == np.prod(share.owned_shape):
+                values = values.reshape(share.owned_shape) if _same_but_for_ones(
+                    values.shape, share.owned_shape
+                ) else values
+            if values.shape != share.owned_shape:
+                raise LayoutError(
+                    f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
+                    f"has the shape {share.owned_shape}. Correct [fields.{spec.name}] or the layout."
+                )
+            payload = share.pick(values, spec.dtype)
+            payloads.append(payload)
+            entries.append(FieldEntry(spec.index, wire.dtype_code(spec.dtype), payload.nbytes))
+        return payloads, tuple(entries)
+
+
+def _same_but_for_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return [n for n in a if n != 1] == [n for n in b if n != 1]

@@ -1,0 +1,171 @@
+"""The frames of the data path, as WIRE.md defines them; used by clients and by receivers.
+
+A message is a 64-byte little-endian header with a table of the fields that follow, and then one
+frame of raw bytes a field. Nothing here is pickled or evaluated.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Sequence
+
+import numpy as np
+
+MAGIC = b"PNST"
+VERSION = 1
+NO_TIME = math.nan
+
+# magic, version, kind, n_fields | campaign | simulation | lease, step | part, n_parts, plan |
+# geometry, flags | sequence | t
+HEADER = struct.Struct("<4sBBHQQIIHHIIIQd")
+FIELD = struct.Struct("<HBBIQ")  # field index, dtype code, flags, reserved, bytes
+SEQUENCE_OFFSET = 48
+_SEQUENCE = struct.Struct("<Q")
+_GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
+
+HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
+FINAL = 2  # flag of an ACK: every segment of the simulation's lease has been admitted
+
+MAX_FIELDS = 256
+MAX_PARTS = 65535
+MAX_PLAN_BYTES = 1 << 30
+
+
+class Kind(IntEnum):
+    """What a message on the data path says; below 16 from client to shard, from 16 on back."""
+
+    HELLO = 1
+    PLAN = 2
+    OPEN = 3
+    INPUT = 4
+    PART = 5
+    END = 6
+    FAIL = 7
+    PROBE = 8
+    BYE = 9
+    ACK = 16
+    RESYNC = 17
+    REFUSED = 18
+
+
+class WireError(ValueError):
+    """A frame that does not follow WIRE.md."""
+
+
+# Code 0 is reserved. The order is part of the protocol.
+_DTYPES = ("", "<f4", "<f8", "<i4", "<i8", "|u1")
+_CODES = {np.dtype(name): code for code, name in enumerate(_DTYPES) if name}
+
+
+def dtype_code(dtype: np.dtype) -> int:
+    """The wire's code of a dtype; raises WireError for one that the wire does not carry."""
+    code = _CODES.get(np.dtype(dtype).newbyteorder("<"))
+    if code is None:
+        known = ", ".join(np.dtype(name).name for name in _DTYPES if name)
+        raise WireError(f"The wire carries {known}, and a field came as {np.dtype(dtype).name}.")
+    return code
+
+
+def code_dtype(code: int) -> np.dtype:
+    """The dtype of a wire code; raises WireError for a code that does not exist."""
+    if not 0 < code < len(_DTYPES):
+        raise WireError(f"A frame names dtype code {code}; codes go from 1 to {len(_DTYPES) - 1}.")
+    return np.dtype(_DTYPES[code])
+
+
+@dataclass(frozen=True)
+class FieldEntry:
+    """One row of the field table: what the frame in the same place after the header holds."""
+
+    field: int
+    dtype: int
+    n_bytes: int
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fixed part of every message on the data path; zero where a kind has no use for it."""
+
+    kind: Kind
+    campaign: int = 0
+    simulation: int = 0
+    lease: int = 0
+    step: int = 0
+    part: int = 0
+    n_parts: int = 1
+    plan: int = 0
+    geometry: int = 0
+    flags: int = 0
+    sequence: int = 0
+    t: float = NO_TIME
+    fields: tuple[FieldEntry, ...] = ()
+
+
+def encode(header: Header) -> bytearray:
+    """Header and field table as one frame; mutable, so that a resend can renumber it."""
+    frame = bytearray(HEADER.size + FIELD.size * len(header.fields))
+    HEADER.pack_into(
+        frame,
+        0,
+        MAGIC,
+        VERSION,
+        header.kind,
+        len(header.fields),
+        header.campaign,
+        header.simulation,
+        header.lease,
+        header.step,
+        header.part,
+        header.n_parts,
+        header.plan,
+        header.geometry,
+        header.flags,
+        header.sequence,
+        header.t,
+    )
+    for i, entry in enumerate(header.fields):
+        offset = HEADER.size + i * FIELD.size
+        FIELD.pack_into(frame, offset, entry.field, entry.dtype, entry.flags, 0, entry.n_bytes)
+    return frame
+
+
+def decode(frame: bytes | bytearray | memoryview) -> Header:
+    """The inverse of encode; raises WireError when the frame is not one of this version."""
+    if len(frame) < HEADER.size:
+        raise WireError(f"A header has {HEADER.size} bytes or more; {len(frame)} came.")
+    magic, version, kind, n_fields, *rest = HEADER.unpack_from(frame, 0)
+    if magic != MAGIC:
+        raise WireError("A frame does not begin with PNST: something else talks to this port.")
+    if version != VERSION:
+        raise WireError(f"A frame of protocol version {version} came; this side speaks {VERSION}.")
+    if n_fields > MAX_FIELDS or len(frame) != HEADER.size + n_fields * FIELD.size:
+        raise WireError(f"A header that announces {n_fields} fields has {len(frame)} bytes.")
+    entries = []
+    for i in range(n_fields):
+        field, dtype, flags, _, n_bytes = FIELD.unpack_from(frame, HEADER.size + i * FIELD.size)
+        entries.append(FieldEntry(field, dtype, n_bytes, flags))
+    try:
+        return Header(Kind(kind), *rest, fields=tuple(entries))
+    except ValueError as error:
+        raise WireError(f"A frame of unknown kind {kind} came.") from error
+
+
+def set_sequence(frame: bytearray, sequence: int) -> None:
+    """Renumbers an encoded header in place, for a resend after a resynchronisation."""
+    _SEQUENCE.pack_into(frame, SEQUENCE_OFFSET, sequence)
+
+
+def encode_grants(grants: Sequence[tuple[int, int]]) -> bytes:
+    """(lease, segments granted in total) pairs, the second frame of an ACK."""
+    return np.array(list(grants), dtype=_GRANT).tobytes()
+
+
+def decode_grants(frame: bytes) -> list[tuple[int, int]]:
+    """The inverse of encode_grants; raises WireError for a truncated frame."""
+    if len(frame) % _GRANT.itemsize:
+        raise WireError(f"A frame of grants has {len(frame)} bytes, not a multiple of 8.")
+    return [(int(lease), int(segments)) for lease, segments in np.frombuffer(frame, _GRANT)]

@@ -1,0 +1,66 @@
+"""What happened, in four numbered streams, for the display and the report; part of the state."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from penstock_server.coordinator.records import Changes, Entry
+from penstock_server.coordinator.requests import NotAccepted
+
+FAULTS, EVENTS, PROGRESS, VALIDATED = STREAMS = ("faults", "events", "progress", "validated")
+KEPT = 10_000  # entries of a stream in memory; the database has all
+PAGE_BYTES = 100_000  # of one stream in one answer, so that it stays below 1 MiB
+NEWEST = 20  # entries of a stream for one who does not say from where
+
+
+class Journal:
+    """Append-only; `entries` are what an earlier process wrote, in the order of their serials."""
+
+    def __init__(self, changes: Changes, entries: Iterable[Entry] = ()) -> None:
+        self._changes = changes
+        self._streams: dict[str, deque[Entry]] = {name: deque(maxlen=KEPT) for name in STREAMS}
+        self.seconds = 0.0  # of the campaign, as the newest entry has it
+        for entry in entries:
+            self._streams[entry.stream].append(entry)
+            self.seconds = max(self.seconds, entry.seconds)
+
+    def note(self, stream: str, body: dict[str, Any]) -> None:
+        """Raises NotAccepted when the body is too large to be shown again."""
+        size = len(json.dumps(body, default=str))
+        if size > PAGE_BYTES:
+            raise NotAccepted(
+                f"An entry of {stream!r} may have at most {PAGE_BYTES} bytes of JSON, and {size} "
+                "came. Write large things to a file and send its path."
+            )
+        entry = Entry(stream, self.count(stream), round(self.seconds, 3), body)
+        self._streams[stream].append(entry)
+        self._changes.add(entry)
+
+    def count(self, stream: str) -> int:
+        """How many entries the stream has ever had; the serial of the next one."""
+        entries = self._streams[stream]
+        return entries[-1].serial + 1 if entries else 0
+
+    def newest(self, stream: str) -> dict[str, Any] | None:
+        entries = self._streams[stream]
+        return entries[-1].body if entries else None
+
+    def page(self, stream: str, since: int | None) -> list[dict[str, Any]]:
+        """Entries from serial `since` on, as many as fit; each with its serial and seconds."""
+        entries = self._streams[stream]
+        if not entries:
+            return []
+        start = self.count(stream) - NEWEST if since is None else since
+        page: list[dict[str, Any]] = []
+        size = 0
+        for index in range(max(0, start - entries[0].serial), len(entries)):
+            entry = entries[index]
+            line = {"serial": entry.serial, "seconds": entry.seconds, **entry.body}
+            size += len(json.dumps(line, default=str))
+            if page and size > PAGE_BYTES:
+                break
+            page.append(line)
+        return page

@@ -1,0 +1,261 @@
+"""The data socket of a receiver: numbered messages in, acknowledgements, credit and refusals out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from penstock import wire
+from penstock.wire import Header, Kind, WireError
+
+from penstock_server.plans import Target
+from penstock_server.shard import Refusal, Shard, read_targets
+from penstock_server.streams import Stream
+
+BURST = 64  # messages before the other sockets get a turn
+BURST_BYTES = 16 << 20
+ACK_EVERY = 8
+RESYNC_PAUSE_S = 1.0
+
+
+@dataclass
+class Peer:
+    """One connection: a part of a worker, with the number of its next message."""
+
+    identity: bytes
+    part: int
+    n_parts: int
+    greeting: int
+    expected: int = 0
+    unacked: int = 0
+    plans: dict[int, dict[int, Target]] = field(default_factory=dict)
+    told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
+
+
+class Intake:
+    """Owns the ROUTER socket of the shard."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], shard: Shard, campaign: int, address: str
+    ) -> None:
+        self.shard = shard
+        self.refusals: list[dict[str, Any]] = []
+        self.counters: Counter[str] = Counter()
+        self._campaign = campaign
+        self._peers: dict[bytes, Peer] = {}
+        self._resynced: dict[bytes, float] = {}
+        self._dirty: set[bytes] = set()
+        self._shapes = {n: s for n, (s, _) in {**shard.spec.fields, **shard.spec.inputs}.items()}
+        largest = max(a.itemsize * a[0, 0].size for a in shard.slab.fields.values())
+        inputs = [a.itemsize * a[0].size for a in shard.slab.inputs.values()]
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 200)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.BACKLOG, 4096)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 8 * max([largest, *inputs, 1 << 16]) + 4096)
+        self.socket.bind(address)
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def turn(self) -> None:
+        """Takes a burst of messages, then tells everyone concerned what changed."""
+        n_bytes = 0
+        for _ in range(BURST):
+            try:
+                identity = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            n_bytes += self._take(identity)
+            if n_bytes > BURST_BYTES:
+                break
+        for stream in self.shard.grant():
+            self._dirty.update(stream.peers)
+        for identity in list(self._dirty):
+            self._acknowledge(identity)
+        self._dirty.clear()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    # -- one message -----------------------------------------------------------------------------
+
+    def _take(self, identity: bytes) -> int:
+        if not self.socket.getsockopt(zmq.RCVMORE):
+            self.counters["malformed"] += 1
+            return 0
+        frame = self.socket.recv()
+        try:
+            header = wire.decode(frame)
+        except WireError:
+            self.counters["malformed"] += 1
+            self._discard()
+            return 0
+        if header.campaign != self._campaign:
+            self.counters["foreign"] += 1
+            self._discard()
+            return 0
+        if header.kind == Kind.HELLO:
+            self._discard()
+            self._peers[identity] = Peer(identity, header.part, header.n_parts, header.step)
+            self._resynced.pop(identity, None)
+            self._dirty.add(identity)
+            return 0
+        peer = self._peers.get(identity)
+        if peer is None or header.sequence > peer.expected and header.kind != Kind.BYE:
+            self._discard()
+            self._resync(identity, again=header.kind == Kind.PROBE)
+            return 0
+        if header.kind == Kind.PROBE:
+            self._discard()
+            self._dirty.add(identity)
+            peer.told.clear()
+            return 0
+        if header.kind == Kind.BYE:
+            self._discard()
+            self._forget(peer)
+            return 0
+        if header.sequence < peer.expected:
+            self.counters["repeated_messages"] += 1
+            self._discard()
+            self._dirty.add(identity)
+            return 0
+        n_bytes = self._dispatch(header, peer)
+        peer.expected += 1
+        peer.unacked += 1
+        self._dirty.add(identity)
+        if peer.unacked >= ACK_EVERY:
+            self._acknowledge(identity)
+        return n_bytes
+
+    def _dispatch(self, header: Header, peer: Peer) -> int:
+        try:
+            if header.kind == Kind.PART:
+                return self._take_part(header)
+            payloads = self._payloads()
+            if header.kind == Kind.PLAN:
+                names = [n for n in self.shard.names]
+                peer.plans[header.plan] = read_targets(names, self._shapes, header, payloads)
+            elif header.kind == Kind.OPEN:
+                self._open(header, peer, payloads)
+            elif header.kind == Kind.INPUT:
+                self._check_sizes(header, payloads)
+                self.shard.receive_inputs(header, payloads)
+            elif header.kind == Kind.END:
+                self.shard.end(self.shard.find(header), header.part, header.step)
+            elif header.kind == Kind.FAIL:
+                self.shard.retire(self.shard.find(header).simulation)
+            return sum(map(len, payloads))
+        except Refusal as refusal:
+            self._discard()
+            self._refuse(header, peer, refusal)
+            return 0
+
+    def _take_part(self, header: Header) -> int:
+        reception = self.shard.receive(header)
+        n_bytes = 0
+        for entry, buffer in zip(header.fields, reception.buffers):
+            if not self.socket.getsockopt(zmq.RCVMORE):
+                raise Refusal("shape", f"A message of {len(header.fields)} fields was truncated.")
+            came = self._receive_into(buffer)
+            n_bytes += came
+            if came != entry.n_bytes:
+                raise Refusal("shape", f"A field of {entry.n_bytes} bytes came with {came}.")
+        if self.socket.getsockopt(zmq.RCVMORE):
+            raise Refusal("shape", "A message has more frames than its header names.")
+        self.counters["bytes"] += n_bytes
+        self.shard.receive_done(reception)
+        return n_bytes
+
+    def _open(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
+        targets = peer.plans.get(header.plan)
+        if targets is None:
+            raise Refusal("layout", f"A simulation names plan {header.plan}, which did not come.")
+        stream = self.shard.open(header, payloads[0] if payloads else b"", peer.identity)
+        self.shard.plan(stream, header.part, targets)
+
+    def _receive_into(self, buffer: Any) -> int:
+        if len(buffer) == 0:
+            return len(self.socket.recv())
+        return int(self.socket.recv_into(buffer))
+
+    def _payloads(self) -> list[bytes]:
+        payloads = []
+        while self.socket.getsockopt(zmq.RCVMORE):
+            payloads.append(self.socket.recv())
+        return payloads
+
+    def _discard(self) -> None:
+        while self.socket.getsockopt(zmq.RCVMORE):
+            self.socket.recv()
+
+    def _check_sizes(self, header: Header, payloads: list[bytes]) -> None:
+        if [e.n_bytes for e in header.fields] != [len(p) for p in payloads]:
+            raise Refusal("shape", "The frames of a message are not as long as its header says.")
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _acknowledge(self, identity: bytes) -> None:
+        peer = self._peers.get(identity)
+        if peer is None:
+            return
+        grants = []
+        for stream in self._streams_of(identity):
+            if peer.told.get(stream.lease) != stream.granted:
+                grants.append((stream.lease, stream.granted))
+                peer.told[stream.lease] = stream.granted
+        flags = wire.HOLD if self.shard.blocked else 0
+        header = Header(
+            Kind.ACK, self._campaign, step=peer.greeting, flags=flags, sequence=peer.expected
+        )
+        frames = [identity, bytes(wire.encode(header))]
+        if grants:
+            frames.append(wire.encode_grants(grants))
+        self._send(frames)
+        peer.unacked = 0
+
+    def _streams_of(self, identity: bytes) -> list[Stream]:
+        return [s for s in self.shard.streams.values() if identity in s.peers]
+
+    def _resync(self, identity: bytes, again: bool) -> None:
+        now = time.monotonic()
+        if not again and now - self._resynced.get(identity, -1e9) < RESYNC_PAUSE_S:
+            return
+        self._resynced[identity] = now
+        self.counters["resyncs"] += 1
+        self._send([identity, bytes(wire.encode(Header(Kind.RESYNC, self._campaign)))])
+
+    def _refuse(self, header: Header, peer: Peer, refusal: Refusal) -> None:
+        stream = self.shard.streams.get(header.simulation)
+        if refusal.kind not in ("superseded", "quarantined"):
+            self.refusals.append(
+                {
+                    "simulation": header.simulation, "lease": header.lease, "kind": refusal.kind,
+                    "reason": refusal.reason, "field": refusal.field, "step": header.step,
+                }
+            )  # fmt: skip
+            if stream is not None and stream.lease == header.lease:
+                self.shard.refuse(stream, refusal)
+        peers = {peer.identity, *(stream.peers if stream is not None else ())}
+        answer = bytes(
+            wire.encode(
+                Header(Kind.REFUSED, self._campaign, header.simulation, header.lease)
+            )
+        )
+        for identity in peers:
+            self._send([identity, answer, refusal.reason.encode()])
+
+    def _send(self, frames: list[bytes]) -> None:
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.counters["unsendable"] += 1
+
+    def _forget(self, peer: Peer) -> None:
+        self._peers.pop(peer.identity, None)
+        for stream in self.shard.streams.values():
+            stream.peers.discard(peer.identity)

@@ -1,0 +1,213 @@
+"""The shard's truth about steps: which segments were admitted, drawn and settled, exactly once.
+
+A file of 256-byte chunks in the slab's folder, one chunk for 512 consecutive segments of one
+simulation; three bits a segment. Written by the receiver only, before it acknowledges; a restarted
+receiver rebuilds its dictionaries by a scan.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+SEGMENTS = 512
+CHUNK = np.dtype(
+    [
+        ("used", "<u8"),  # 1 once the rest of the head is written
+        ("simulation", "<u8"),
+        ("first_segment", "<u8"),
+        ("n_steps", "<u8"),  # of the simulation, + 1; 0 while unknown; in its first chunk
+        ("n_segments", "<u8"),  # of these the shard gets so many, + 1
+        ("lease", "<u4"),  # in force, with what was granted to it: a restarted receiver honours it
+        ("n_parts", "<u4"),
+        ("granted", "<u8"),
+        ("position", "<u4"),
+        ("stride", "<u4"),
+        ("admitted", "u1", SEGMENTS // 8),
+        ("drawn", "u1", SEGMENTS // 8),
+        ("settled", "u1", SEGMENTS // 8),
+    ]
+)
+assert CHUNK.itemsize == 256
+_GROWTH = 1024
+
+
+class Ledger:
+    """Bits by (simulation, segment); `n_admitted` of a simulation is kept at hand."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._chunks: npt.NDArray[Any] = np.empty(0, CHUNK)
+        self._rows: dict[tuple[int, int], int] = {}
+        self._admitted: dict[int, int] = {}
+        self._used = 0
+        self._copied: npt.NDArray[Any] = np.empty((0, SEGMENTS // 8), "u1")
+        if not path.exists():
+            path.touch(mode=0o600)
+        self._map(max(_GROWTH, path.stat().st_size // CHUNK.itemsize))
+        self._scan()
+
+    def admitted(self, simulation: int, segment: int) -> bool:
+        return self._get("admitted", simulation, segment)
+
+    def settled(self, simulation: int, segment: int) -> bool:
+        return self._get("settled", simulation, segment)
+
+    def n_admitted(self, simulation: int) -> int:
+        """How many segments of the simulation were admitted here."""
+        return self._admitted.get(simulation, 0)
+
+    def simulations(self) -> Iterator[int]:
+        """Every simulation of which this shard has heard."""
+        return iter(sorted({simulation for simulation, _ in self._rows}))
+
+    def admit(self, simulation: int, segment: int) -> bool:
+        """Sets the admitted bit; False when it was set already."""
+        if self._set("admitted", simulation, segment):
+            self._admitted[simulation] = self._admitted.get(simulation, 0) + 1
+            return True
+        return False
+
+    def draw(self, simulation: int, segment: int) -> bool:
+        """Sets the drawn bit: every sample of the segment was trained on before a snapshot."""
+        return self._set("drawn", simulation, segment)
+
+    def settle(self) -> None:
+        """What was drawn when `copy` was last called is settled: its checkpoint is durable."""
+        self._chunks["settled"][: len(self._copied)] = self._copied
+
+    def end(self, simulation: int, n_steps: int, n_segments: int) -> None:
+        """Notes the number of steps of a simulation, and of its segments in this shard."""
+        row = self._row(simulation, 0)
+        self._chunks["n_segments"][row] = n_segments + 1
+        self._chunks["n_steps"][row] = n_steps + 1
+
+    def n_segments(self, simulation: int) -> int | None:
+        """How many segments belong to this shard, or None while the simulation has not ended."""
+        if self.n_steps(simulation) is None:
+            return None
+        return int(self._chunks["n_segments"][self._rows[simulation, 0]]) - 1
+
+    def open(self, simulation: int, lease: int, n_parts: int, position: int, stride: int) -> None:
+        """Notes the lease in force; nothing is granted to it yet."""
+        row = self._row(simulation, 0)
+        self._chunks["granted"][row] = 0
+        self._chunks["n_parts"][row] = n_parts
+        self._chunks["position"][row], self._chunks["stride"][row] = position, stride
+        self._chunks["lease"][row] = lease
+
+    def grant(self, simulation: int, granted: int) -> None:
+        """Notes how many segments the lease in force may send; before the client hears of it."""
+        self._chunks["granted"][self._rows[simulation, 0]] = granted
+
+    def close(self, simulation: int) -> None:
+        """The lease has no slots reserved any more."""
+        row = self._rows.get((simulation, 0))
+        if row is not None:
+            self._chunks["lease"][row] = 0
+
+    def leases(self) -> list[tuple[int, int, int, int, int, int]]:
+        """(simulation, lease, n_parts, granted, position, stride) of every lease in force."""
+        used = self._chunks[: self._used]
+        names = ("simulation", "lease", "n_parts", "granted", "position", "stride")
+        rows = used[used["lease"] > 0]
+        return [tuple(int(row[name]) for name in names) for row in rows]  # type: ignore[misc]
+
+    def n_steps(self, simulation: int) -> int | None:
+        """The number of steps, or None while the simulation has not ended."""
+        row = self._rows.get((simulation, 0))
+        stored = 0 if row is None else int(self._chunks["n_steps"][row])
+        return stored - 1 if stored else None
+
+    def segments(self, simulation: int, which: str = "admitted") -> list[int]:
+        """The segments whose bit (`admitted`, `drawn`, `settled`) is set, ascending."""
+        found: list[int] = []
+        for (owner, first), row in sorted(self._rows.items()):
+            if owner == simulation:
+                bits = np.unpackbits(self._chunks[which][row], bitorder="little")
+                found.extend(int(first * SEGMENTS + i) for i in np.flatnonzero(bits))
+        return found
+
+    def totals(self) -> dict[str, int]:
+        """How many segments are admitted, drawn and settled."""
+        used = self._chunks[: self._used]
+        names = ("admitted", "drawn", "settled")
+        return {name: int(np.unpackbits(used[name]).sum()) for name in names}
+
+    def copy(self, path: Path) -> None:
+        """Writes the ledger as it stands to a file of its own, for a durable checkpoint."""
+        self._copied = self._chunks["drawn"][: self._used].copy()
+        temporary = path.with_suffix(".part")
+        with open(temporary, "wb") as file:
+            file.write(self._chunks[: self._used].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    @classmethod
+    def resume(cls, checkpoint: Path, path: Path) -> Ledger:
+        """Begins from a checkpoint's copy: what was drawn by then is settled, the rest is gone."""
+        shutil.copyfile(checkpoint, path)
+        ledger = cls(path)
+        used = ledger._chunks[: ledger._used]
+        used["admitted"] = used["drawn"]
+        used["settled"] = used["drawn"]
+        used["lease"] = 0
+        ledger._admitted.clear()
+        ledger._scan()
+        return ledger
+
+    def _get(self, which: str, simulation: int, segment: int) -> bool:
+        row = self._rows.get((simulation, segment // SEGMENTS))
+        if row is None:
+            return False
+        bit = segment % SEGMENTS
+        return bool(self._chunks[which][row, bit >> 3] >> (bit & 7) & 1)
+
+    def _set(self, which: str, simulation: int, segment: int) -> bool:
+        row = self._row(simulation, segment // SEGMENTS)
+        bit = segment % SEGMENTS
+        byte = self._chunks[which][row, bit >> 3]
+        mask = np.uint8(1 << (bit & 7))
+        if byte & mask:
+            return False
+        self._chunks[which][row, bit >> 3] = byte | mask
+        return True
+
+    def _row(self, simulation: int, block: int) -> int:
+        row = self._rows.get((simulation, block))
+        if row is None:
+            if self._used == len(self._chunks):
+                self._map(len(self._chunks) + _GROWTH)
+            row = self._used
+            chunk = self._chunks[row]
+            chunk["simulation"], chunk["first_segment"] = simulation, block * SEGMENTS
+            chunk["used"] = 1
+            self._used += 1
+            self._rows[simulation, block] = row
+        return row
+
+    def _scan(self) -> None:
+        self._used = int(np.count_nonzero(self._chunks["used"]))
+        for row in range(self._used):
+            simulation = int(self._chunks["simulation"][row])
+            block = int(self._chunks["first_segment"][row]) // SEGMENTS
+            self._rows[simulation, block] = row
+            n = int(np.unpackbits(self._chunks["admitted"][row]).sum())
+            self._admitted[simulation] = self._admitted.get(simulation, 0) + n
+
+    def _map(self, n_chunks: int) -> None:
+        n_bytes = n_chunks * CHUNK.itemsize
+        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)
+            memory = mmap.mmap(descriptor, n_bytes, mmap.MAP_SHARED)
+        finally:
+            os.close(descriptor)
+        self._chunks = np.frombuffer(memory, dtype=CHUNK)

@@ -1,0 +1,35 @@
+"""Prometheus metrics of every process; the only place that knows prometheus_client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+Counts = Callable[[], Mapping[str, float]]
+
+
+class _Counts(Collector):
+    """Reads a process's own books whenever it is scraped; nothing is counted twice."""
+
+    def __init__(self, role: str, labels: Mapping[str, str], counts: Counts) -> None:
+        self._role, self._labels, self._counts = role, dict(labels), counts
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in sorted(self._counts().items()):
+            family = GaugeMetricFamily(
+                f"penstock_{self._role}_{name}", f"{name} of a {self._role}", labels=self._labels
+            )
+            family.add_metric(list(self._labels.values()), value)
+            yield family
+
+
+def serve_counts(port: int, role: str, labels: Mapping[str, str], counts: Counts) -> None:
+    """Serves counts() as gauges on 127.0.0.1:port/metrics, from a thread; port 0 serves nothing."""
+    if not port:
+        return
+    registry = CollectorRegistry()
+    registry.register(_Counts(role, labels, counts))
+    start_http_server(port, addr="127.0.0.1", registry=registry)

@@ -1,0 +1,70 @@
+"""What rank 0 tells the coordinator from time to time, and the orders that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock_server.learner import Learner
+from penstock_server.saving import counts
+from penstock_server.turns import TimeSpent, Turn, Turns
+
+# Posts progress without waiting; gives the orders that came meanwhile, {"stop": bool, "why": str}.
+Report = Callable[[dict[str, Any]], "dict[str, Any] | None"]
+
+
+class Progress:
+    """Of one rank; those but rank 0 only count."""
+
+    def __init__(
+        self,
+        post: Report,
+        every_s: float,
+        rank: int,
+        learner: Learner,
+        turns: Turns,
+        spent: TimeSpent,
+    ) -> None:
+        self._post, self._every_s, self._rank = post, every_s, rank
+        self._learner, self._turns, self._spent = learner, turns, spent
+        self._due_s = 0.0
+        self._losses = (0.0, 0)  # sum and number since the last report
+        self._why = ""  # of an order to stop
+
+    def look(self, turn: Turn, error: str) -> None:
+        """Report if it is time to."""
+        turns = self._turns
+        if turn.kind == "train" and turns.mean_loss is not None:
+            self._losses = (self._losses[0] + turns.mean_loss, self._losses[1] + 1)
+        if turns.seconds < self._due_s:
+            return
+        self._due_s = turns.seconds + self._every_s
+        state = "draining" if turns.state.draining else "training"
+        self.report(self.progress(state if turns.state.started else "waiting", error))
+
+    def report(self, progress: dict[str, Any]) -> None:
+        """Post this now and follow the orders."""
+        if self._rank:
+            return
+        orders = self._post(progress)
+        if orders and orders.get("stop"):
+            self._turns.stop = True
+            self._why = str(orders.get("why", ""))
+
+    def progress(self, state: str, error: str = "") -> dict[str, Any]:
+        """The body of a report. The loss is the mean over the batches since the last one."""
+        total, n = self._losses
+        loss = total / n if n else self._turns.mean_loss
+        self._losses = (0.0, 0)
+        return {
+            **counts(self._turns),
+            "loss": loss,
+            "learning_rate": self._learner.learning_rate,
+            "time_share": self._spent.shares(),
+            "waits_s": self._spent.waits(),
+            "state": state,
+            "snapshot": self._turns.snapshot,
+            "checkpoint": self._turns.durable,
+            "stop_why": self._why,
+            "error": error,
+        }

@@ -1,0 +1,164 @@
+"""The process of one shard: receives parts into the slab, acknowledges, hands batches to its rank.
+
+Started by the supervisor as `python -m penstock_server.receiver --settings FILE`; a restarted one
+maps the same slab again. Its parts: a Shard (what is where), an Intake (the data socket), a
+Dispenser (the feed socket), a Reporter (the coordinator). They don't know each other; the loop
+here calls them in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from penstock_server import slab as slabs
+from penstock_server.dispenser import Dispenser
+from penstock_server.intake import Intake
+from penstock_server.ledger import Ledger
+from penstock_server.metrics import serve_counts
+from penstock_server.reporter import Reporter
+from penstock_server.reservoir import Reservoir
+from penstock_server.shard import Shard
+from penstock_server.slab import Slab, SlabSpec
+
+POLL_MS = 20
+
+
+@dataclass(frozen=True)
+class ReceiverSettings:
+    """Everything that a receiver is told; written by the supervisor, read once."""
+
+    shard: str
+    campaign: int
+    folder: str  # tmpfs; slab and ledger
+    address: str  # data socket, tcp://
+    feed: str  # feed socket, ipc://
+    coordinator: str
+    policy: str
+    slots: int
+    segment_steps: int
+    window: int
+    max_steps: int
+    max_parts: int
+    rows: int
+    seed: int
+    threshold: int  # stored samples from which batches are handed out
+    parameters: list[str]
+    fields: dict[str, Any]  # name -> {"shape", "dtype"}, what is sent
+    inputs: dict[str, Any]
+    order: list[str]
+    patience_s: float = 120.0
+    metrics_port: int = 0
+    checksums: bool = False
+    resume_ledger: str | None = None
+    journal: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> ReceiverSettings:
+        return cls(**json.loads(path.read_text()))
+
+    def spec(self) -> SlabSpec:
+        return SlabSpec(
+            n_slots=self.slots,
+            segment_steps=self.segment_steps,
+            window=self.window,
+            n_parameters=len(self.parameters),
+            fields={n: (tuple(f["shape"]), f["dtype"]) for n, f in self.fields.items()},
+            inputs={n: (tuple(f["shape"]), f["dtype"]) for n, f in self.inputs.items()},
+            n_rows=self.rows,
+            max_parts=self.max_parts,
+        )
+
+
+def make_shard(settings: ReceiverSettings) -> Shard:
+    """Creates the shard's memory, or maps what an earlier receiver of this shard left."""
+    folder = Path(settings.folder)
+    ledger_path = folder / "ledger"
+    if slabs.exists(folder):
+        slab = Slab.attach(folder, writable=True)
+        ledger = Ledger(ledger_path)
+    else:
+        slab = Slab.create(folder, settings.spec())
+        if settings.resume_ledger:
+            ledger = Ledger.resume(Path(settings.resume_ledger), ledger_path)
+        else:
+            ledger = Ledger(ledger_path)
+    rng = np.random.default_rng([settings.seed, *settings.shard.encode()])
+    reservoir = Reservoir(settings.policy, slab.drawn, rng)
+    return Shard(
+        slab,
+        ledger,
+        reservoir,
+        settings.order,
+        settings.max_steps,
+        settings.checksums,
+        Path(settings.journal) if settings.journal else None,
+    )
+
+
+def serve(settings: ReceiverSettings) -> None:
+    """Runs the receiver until the coordinator says stop, or is silent for patience_s."""
+    shard = make_shard(settings)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    intake = Intake(context, shard, settings.campaign, settings.address)
+    dispenser = Dispenser(context, shard, settings.feed, settings.threshold)
+    reporter = Reporter(context, shard, settings, intake)
+    serve_counts(settings.metrics_port, "receiver", {"shard": settings.shard}, reporter.counts)
+    poller = zmq.Poller()
+    for socket in (intake.socket, dispenser.socket):
+        poller.register(socket, zmq.POLLIN)
+    try:
+        while not reporter.stopped:
+            poller.poll(POLL_MS)
+            intake.turn()
+            dispenser.turn()
+            reporter.turn()
+            _write_books(shard, reporter.over)
+    finally:
+        for part in (intake, dispenser, reporter):
+            part.close()
+        context.destroy(linger=200)
+
+
+def _write_books(shard: Shard, over: bool) -> None:
+    reservoir = shard.reservoir
+    books = shard.slab.books
+    books[1:] = (
+        shard.admitted_samples,
+        len(reservoir.stored),
+        reservoir.n_undrawn,
+        shard.spec.n_slots * shard.spec.windows,
+        shard.complete_simulations(),
+        shard.blocked,
+        shard.pressure,
+        over,
+        int(books[9]) + 1,
+    )
+
+
+def main() -> None:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    os.nice(0)
+    serve(ReceiverSettings.load(arguments.settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Which samples of a shard are drawn and which slots are given up; values and rules without I/O.
+
+A policy is a draw rule and a free rule on one set of books. Samples have flat ids
+`slot * windows + start`. put and choose are O(1) a sample. Owned by the shard.
+
+Sources: reservoir, FIFO and FIRO as in Meyer et al., "High Throughput Training of Deep Surrogates
+from Large Ensemble Runs" (SC 2023), with eviction held back until a snapshot covers the draw.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+
+
+class Population:
+    """A set of ids below `size` with uniform choice; add, discard and membership in O(1)."""
+
+    def __init__(self, size: int) -> None:
+        self._ids = np.zeros(size, dtype=np.int64)
+        self._position = np.full(size, -1, dtype=np.int64)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __contains__(self, item: int) -> bool:
+        return bool(self._position[item] >= 0)
+
+    def add(self, item: int) -> None:
+        if self._position[item] < 0:
+            self._ids[self._n] = item
+            self._position[item] = self._n
+            self._n += 1
+
+    def discard(self, item: int) -> None:
+        at = self._position[item]
+        if at >= 0:
+            self._n -= 1
+            last = self._ids[self._n]
+            self._ids[at] = last
+            self._position[last] = at
+            self._position[item] = -1
+
+    def choose(self, k: int, rng: np.random.Generator) -> Ids:
+        """k different ids, uniformly; fewer when there are fewer."""
+        k = min(k, self._n)
+        if k == 0:
+            return np.empty(0, dtype=np.int64)
+        return self._ids[rng.choice(self._n, size=k, replace=False, shuffle=False)]
+
+    def all(self) -> Ids:
+        return self._ids[: self._n].copy()
+
+
+class Reservoir:
+    """The books of a shard: what is stored, unseen, promised to a batch, and may be evicted.
+
+    `drawn` (slots, windows) is the slab's array: the batch of the first draw of a sample, 0 while
+    it is unseen. Nothing here copies a field.
+    """
+
+    def __init__(self, policy: str, drawn: npt.NDArray[Any], rng: np.random.Generator) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"There is no policy {policy!r}; there are {', '.join(POLICIES)}.")
+        self.policy = policy
+        self._rng = rng
+        self._drawn = drawn
+        self.n_slots, self.windows = drawn.shape
+        n_samples = self.n_slots * self.windows
+        self.stored = Population(n_samples)
+        self.unseen = Population(n_samples)
+        self.evictable = Population(self.n_slots)
+        self.free: list[int] = list(range(self.n_slots - 1, -1, -1))
+        self._held = np.zeros(self.n_slots, dtype=np.int64)  # windows of the slot in use
+        self._left = np.zeros(self.n_slots, dtype=np.int64)  # of these, not yet drawn
+        self._pins = np.zeros(self.n_slots, dtype=np.int64)
+        self.n_undrawn = 0  # samples in store that no batch has had, promised ones included
+        self._fresh: deque[tuple[int, int]] = deque()  # (batch, slot): seen, no snapshot yet
+        self._queue: deque[int] = deque()  # fifo: samples by admission
+        self._order: deque[int] = deque()  # fifo: evictable slots by the end of their draws
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    @property
+    def n_available(self) -> int:
+        """Slots that are free or could be evicted now."""
+        return len(self.free) + len(self.evictable)
+
+    @property
+    def n_fresh(self) -> int:
+        """Slots that a snapshot would make evictable."""
+        return len(self._fresh)
+
+    def acquire(self) -> tuple[int, bool]:
+        """A slot to write to, and whether it was evicted; the caller has reserved one."""
+        if self.free:
+            return self.free.pop(), False
+        slot = self._choose_evicted()
+        self._remove(slot)
+        return slot, True
+
+    def release(self, slot: int) -> None:
+        """Gives back a slot that was acquired or put."""
+        self._remove(slot)
+        self.free.append(slot)
+
+    def put(self, slot: int, n_windows: int) -> None:
+        """A committed slot with its number of samples; drawn marks in the slab count."""
+        drawn = self._drawn[slot, :n_windows]
+        self._held[slot] = n_windows
+        self._left[slot] = int(np.count_nonzero(drawn == 0))
+        self.n_undrawn += int(self._left[slot])
+        for sample in range(slot * self.windows, slot * self.windows + n_windows):
+            self.stored.add(sample)
+            if self._drawn[slot, sample - slot * self.windows] == 0:
+                self._unsee(sample)
+        if self._left[slot] == 0:
+            self._fresh.append((int(drawn.max(initial=0)), slot))
+
+    # -- draws -----------------------------------------------------------------------------------
+
+    def choose(self, k: int, unseen_only: bool = False, urgent: bool = False) -> Ids:
+        """The next batch: up to k different samples, promised until `confirm` or `cancel`.
+
+        urgent: producers wait and nothing can be evicted, so unseen samples go first.
+        """
+        if self.policy == "keep":
+            return np.empty(0, dtype=np.int64)
+        if self.policy == "fifo":
+            chosen = self._oldest(k)
+        elif self.policy == "firo" or unseen_only:
+            chosen = self.unseen.choose(k, self._rng)
+        elif urgent or 2 * len(self.unseen) > len(self.stored):
+            chosen = self.unseen.choose(k, self._rng)
+        else:
+            chosen = self.stored.choose(k, self._rng)
+        for sample in chosen:
+            self.unseen.discard(int(sample))
+        np.add.at(self._pins, chosen // self.windows, 1)
+        return chosen
+
+    def confirm(self, samples: Ids, batch: int) -> int:
+        """The batch was trained on; returns how many of its samples were unseen before."""
+        slots, starts = samples // self.windows, samples % self.windows
+        self._unpin(slots)
+        first = (self._drawn[slots, starts] == 0) & (starts < self._held[slots])
+        self._drawn[slots[first], starts[first]] = batch
+        for sample, slot in zip(samples[first], slots[first]):
+            self.unseen.discard(int(sample))
+            self._left[slot] -= 1
+            self.n_undrawn -= 1
+            if self._left[slot] == 0:
+                self._fresh.append((batch, int(slot)))
+        return int(np.count_nonzero(first))
+
+    def cancel(self, samples: Ids) -> None:
+        """The batch was not used: what was unseen is unseen again."""
+        slots = samples // self.windows
+        self._unpin(slots)
+        for sample, slot in zip(samples, slots):
+            if sample in self.stored and self._drawn[slot, sample % self.windows] == 0:
+                self._unsee(int(sample))
+
+    def snapshot(self, batch: int) -> list[int]:
+        """Draws up to `batch` are safe; returns the slots that became evictable."""
+        slots = []
+        while self._fresh and self._fresh[0][0] <= batch:
+            slot = self._fresh.popleft()[1]
+            self.evictable.add(slot)
+            self._order.append(slot)
+            slots.append(slot)
+        return slots
+
+    def restore(self, batch: int) -> None:
+        """Forgets every draw after `batch`; nothing is promised any more."""
+        late = self._drawn > batch
+        self._drawn[late] = 0
+        self._pins[:] = 0
+        self._fresh = deque(entry for entry in self._fresh if entry[0] <= batch)
+        for sample in np.sort(self.stored.all()):
+            slot, start = divmod(int(sample), self.windows)
+            if self._drawn[slot, start] == 0 and sample not in self.unseen:
+                self._unsee(int(sample))
+        for slot in np.unique(np.nonzero(late)[0]):
+            left = int(np.count_nonzero(self._drawn[slot, : self._held[slot]] == 0))
+            self.n_undrawn += left - int(self._left[slot])
+            self._left[slot] = left
+
+    def pinned(self, slot: int) -> bool:
+        """Whether a batch that has been handed out, and not yet gathered, needs the slot."""
+        return bool(self._pins[slot])
+
+    def _unpin(self, slots: Ids) -> None:
+        np.subtract.at(self._pins, slots, 1)
+        np.maximum(self._pins, 0, out=self._pins)  # a batch may outlive a receiver's restart
+
+    # -- rules -----------------------------------------------------------------------------------
+
+    def _unsee(self, sample: int) -> None:
+        self.unseen.add(sample)
+        if self.policy == "fifo":
+            self._queue.append(sample)
+
+    def _oldest(self, k: int) -> Ids:
+        chosen: list[int] = []
+        while self._queue and len(chosen) < k:
+            sample = self._queue.popleft()
+            if sample in self.unseen and sample not in chosen:
+                chosen.append(sample)
+        return np.array(chosen, dtype=np.int64)
+
+    def _choose_evicted(self) -> int:
+        if self.policy == "fifo":
+            while self._order:
+                slot = self._order.popleft()
+                if slot in self.evictable and not self._pins[slot]:
+                    return slot
+        for _ in range(32):
+            slot = int(self.evictable.choose(1, self._rng)[0])
+            if not self._pins[slot]:
+                return slot
+        unpinned = [int(slot) for slot in self.evictable.all() if not self._pins[slot]]
+        # If all are promised, the rank will see the new generation and take another batch.
+        return unpinned[0] if unpinned else slot
+
+    def _remove(self, slot: int) -> None:
+        for sample in range(slot * self.windows, slot * self.windows + int(self._held[slot])):
+            self.stored.discard(sample)
+            self.unseen.discard(sample)
+        self.evictable.discard(slot)
+        self.n_undrawn -= int(self._left[slot])
+        self._left[slot] = 0
+        self._held[slot] = self._pins[slot] = 0
+        self._drawn[slot] = 0
+
+
+POLICIES = ("reservoir", "fifo", "firo", "keep")

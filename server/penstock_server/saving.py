@@ -1,0 +1,172 @@
+"""What a training leaves behind and comes back to: snapshots, checkpoints, the model.
+
+The trainer calls it on all ranks alike; rank 0 does the writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock_surrogates import storage
+from penstock_surrogates.normalisation import Normalisation
+from safetensors.torch import load_model
+
+from penstock_server import checkpoint, snapshot
+from penstock_server.checkpoint import CheckpointWriter
+from penstock_server.feed import Feed
+from penstock_server.learner import Learner
+from penstock_server.ranks import Ranks
+from penstock_server.rounds import State
+from penstock_server.turns import Turn, Turns
+
+
+@dataclass(frozen=True)
+class SavingPlan:
+    """Where things go."""
+
+    snapshots: Path  # in memory, on the host of rank 0
+    model: Path  # folder of the trained surrogate
+    checkpoints: Path | None = None  # on a disk that all ranks see; None: no checkpoints
+    keep_checkpoints: int = 3
+    about: Mapping[str, Any] = field(default_factory=dict)  # goes into the model's file
+
+
+class Saver:
+    """Of one rank. Every method but `look` is called on all ranks, in the same order."""
+
+    def __init__(self, plan: SavingPlan, learner: Learner, feed: Feed, ranks: Ranks) -> None:
+        self._plan, self._learner, self._feed, self._ranks = plan, learner, feed, ranks
+        self._writer: CheckpointWriter | None = None
+        if plan.checkpoints is not None:
+            self._writer = CheckpointWriter(plan.checkpoints, plan.keep_checkpoints)
+
+    @property
+    def error(self) -> str:
+        """Why the newest checkpoint could not be written, or nothing."""
+        return self._writer.error if self._writer is not None else ""
+
+    def restore(self, turns: Turns) -> None:
+        """Back to the newest snapshot, else to the newest intact checkpoint, else to the start.
+
+        Rank 0 reads the weights; they reach the others when the learner joins.
+        """
+        found, durable = self._find()
+        kept = self._ranks.share(None if found is None else found.state())
+        self._feed.restore(0 if kept is None else kept["state"]["batches"])
+        if kept is None:
+            return
+        learner, rank = self._learner, self._ranks.rank
+        if found is not None:
+            load_model(learner.model, str(found.model / "model.safetensors"))
+            turns.snapshot, turns.durable = found.batch, durable
+        learner.optimizer.load_state_dict(kept["optimizer"])
+        learner.schedule.load_state_dict(kept["schedule"])
+        normalisation = Normalisation.from_dict(kept["normalisation"])
+        learner.normalisation = normalisation.to(learner.device)
+        durable = self._ranks.share(durable)
+        turns.resume(State(**{**kept["state"], "checkpoint_at": durable}), kept["seconds"])
+        if len(kept["ranks"]) == self._ranks.world:
+            turns.drawn = kept["ranks"][rank]["drawn"]
+            snapshot.set_random_states(kept["ranks"][rank]["random"], learner.device)
+        elif rank == 0:  # other ranks than before: only the sum of their draws counts
+            turns.drawn = sum(each["drawn"] for each in kept["ranks"])
+        if turns.state.draining:
+            self._feed.drain()
+
+    def save(self, turns: Turns, turn: Turn) -> None:
+        """A snapshot, a checkpoint out of it, or both, as the round says."""
+        batch = turn.round.after
+        writer = self._writer if turn.round.checkpoint else None
+        if writer is not None:
+            self._feed.export_ledger(writer.ledgers(batch), batch)
+        mine = {"drawn": turns.drawn, "random": snapshot.random_states(self._learner.device)}
+        each = self._ranks.gather(mine)  # and nobody's ledger is missing after this
+        if each is None:
+            return
+        if turn.round.snapshot:
+            self._write(turns, turn, each)
+            turns.snapshot = batch
+        if writer is not None:
+            writer.commit(snapshot.at(self._plan.snapshots, batch))
+        self.look(turns)
+
+    def look(self, turns: Turns) -> None:
+        """Tell the next round how far the checkpoint is."""
+        if self._writer is None or self._ranks.rank:
+            return
+        turns.writing = self._writer.writing
+        if self._writer.durable is not None:
+            turns.durable = self._writer.durable
+
+    def finish(self, turns: Turns) -> Path | None:
+        """The last checkpoint stands, the model is written, the feed knows; gives its folder."""
+        started = self._learner.normalisation is not None
+        if self._ranks.rank == 0:
+            if self._writer is not None:
+                self._writer.wait()
+                self.look(turns)
+            if started:
+                self._write_model(self._plan.model, counts(turns))
+        safe, durable = self._ranks.share((turns.snapshot, turns.durable))
+        if safe >= 0:
+            self._feed.snapshot(safe)
+        if durable >= 0:
+            self._feed.settle(durable)
+        return self._plan.model if started else None
+
+    def _find(self) -> tuple[snapshot.Snapshot | None, int]:
+        """What to go back to, and the newest durable batch; on rank 0."""
+        if self._ranks.rank:
+            return None, -1
+        found = snapshot.newest(self._plan.snapshots)
+        if self._writer is None:
+            return found, -1
+        self._writer.clear()
+        if found is not None:
+            standing = checkpoint.standing(self._writer.root)
+            return found, max((c.batch for c in standing), default=-1)
+        intact = checkpoint.newest_intact(self._writer.root)
+        return (None, -1) if intact is None else (intact.snapshot, intact.batch)
+
+    def _write(self, turns: Turns, turn: Turn, each: list[Any]) -> None:
+        learner, root = self._learner, self._plan.snapshots
+        assert learner.normalisation is not None
+        about = counts(turns)
+        state = {
+            "state": asdict(turn.state),
+            "seconds": turns.seconds,
+            "optimizer": learner.optimizer.state_dict(),
+            "schedule": learner.schedule.state_dict(),
+            "normalisation": learner.normalisation.to_dict(),
+            "ranks": each,
+        }
+        snapshot.write(
+            root, turn.round.after, lambda folder: self._write_model(folder, about), state, about
+        )
+        snapshot.prune(root, in_use=self._writer.copying if self._writer is not None else None)
+
+    def _write_model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        learner, plan = self._learner, self._learner.plan
+        assert learner.normalisation is not None
+        storage.save(
+            folder,
+            learner.model,
+            plan.problem,
+            learner.normalisation,
+            plan.options or {},
+            name=plan.surrogate,
+            about={**self._plan.about, **about},
+        )
+
+
+def counts(turns: Turns) -> dict[str, Any]:
+    """How far a training is: batches agreed on, draws, samples drawn at least once, seconds."""
+    return {
+        "batches": turns.done,
+        "draws": int(turns.tally.drawn),
+        "unique": int(turns.tally.admitted - turns.tally.unseen),
+        "seconds": round(turns.seconds, 3),
+    }

@@ -1,0 +1,95 @@
+"""The training of one rank, from top to bottom; `launch.ray_ranks` runs it in a process of its own.
+
+What comes in is injected: the feed with this rank's shard, a function that posts progress and
+returns orders, the other ranks, the clock. What goes out: snapshots, checkpoints, the model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from penstock_surrogates.normalisation import Normalisation, add_moments
+
+from penstock_server.feed import Feed
+from penstock_server.learner import Learner, LearningPlan
+from penstock_server.ranks import Ranks
+from penstock_server.progress import Report, Reporter
+from penstock_server.rounds import Limits
+from penstock_server.saving import Saver, SavingPlan
+from penstock_server.turns import Clock, Diverged, TimeSpent, Turns, WallClock
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a rank needs of a campaign; the same on all ranks, made by the supervisor."""
+
+    learning: LearningPlan
+    limits: Limits
+    saving: SavingPlan
+    threads: int = 1
+    report_s: float = 0.5
+
+
+def train(
+    plan: TrainingPlan,
+    feed: Feed,
+    report: Report,
+    ranks: Ranks | None = None,
+    clock: Clock | None = None,
+) -> dict[str, Any]:
+    """Train until a stop rule holds; returns the last progress, why it ended, and the model.
+
+    Raises Diverged (on all ranks alike), RankLost, or what the user's own code raises.
+    """
+    ranks, clock = ranks or Ranks(), clock or WallClock()
+    torch.set_num_threads(plan.threads)
+    spent = TimeSpent(clock)
+    learner = Learner(plan.learning, ranks.rank, ranks.world)
+    turns = Turns(feed, ranks, plan.limits, clock, spent)
+    saver = Saver(plan.saving, learner, feed, ranks)
+    reporter = Reporter(report, plan.report_s, ranks.rank, learner, turns, spent)
+    try:
+        saver.restore(turns)
+        learner.join()
+        why = ""
+        for turn in turns:
+            if turn.kind == "start":
+                learner.normalisation = freeze(feed, ranks, learner)
+            elif turn.kind == "save":
+                spent.on("validate" if plan.limits.validates(turn.round.after) else "snapshot")
+                saver.save(turns, turn)
+            elif turn.kind == "train":
+                spent.on("compute")
+                turns.loss = learner.step(turn.batch, turn.round.total)
+            why = turn.round.why
+            saver.look(turns)
+            reporter.look(turn, saver.error)
+        spent.on("finish")
+        check_last_loss(turns, ranks)
+        model = saver.finish(turns)
+        outcome = {**reporter.progress("done", saver.error), "why": why, "model": model and str(model)}
+        reporter.report(outcome)
+    except Exception as error:
+        reporter.report(reporter.progress("done", f"{type(error).__name__}: {error}"))
+        raise
+    return outcome
+
+
+def freeze(feed: Feed, ranks: Ranks, learner: Learner) -> Normalisation:
+    """The constants out of what all shards hold now; the same on all ranks, never changed again."""
+    moments = add_moments(ranks.gather_everywhere(feed.moments()))
+    normalisation = Normalisation.from_moments(learner.plan.problem, moments, learner.dtype)
+    return normalisation.to(learner.device)
+
+
+def check_last_loss(turns: Turns, ranks: Ranks) -> None:
+    """The loss of a batch is looked at with the next round; this is for the last one."""
+    last = sum(ranks.gather_everywhere(float(turns.loss)))
+    if not math.isfinite(last):
+        raise Diverged(
+            f"The loss of the last batch, {turns.done}, should be a finite number, but it is "
+            f"{last}. Lower training.learning_rate."
+        )

@@ -1,0 +1,229 @@
+"""The iteration of a training: batches that all ranks agreed on, and the saves between them.
+
+The trainer loops over `Turns`; a user's own loop can do the same and look at "train" alone. The
+counts of the next round are on their way while the present batch is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from penstock_surrogates.batch import Batch
+
+from penstock_server.feed import Feed
+from penstock_server.ranks import Ranks
+from penstock_server.rounds import Limits, Round, State, Tally, decide
+
+PAUSE_S = (0.001, 0.05)  # the first and the longest pause of a round that waits
+GROUPS = ("compute", "wait_data", "validate", "other")
+
+
+class Clock(Protocol):
+    """Where the seconds come from."""
+
+    def now(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class WallClock:
+    """The clock outside tests."""
+
+    now = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+
+class TimeSpent:
+    """Seconds by what they went to; every second goes to exactly one name.
+
+    Names are "compute", "validate", "wait <why>", and anything else for the rest.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = clock.now()
+        self._name = "start"
+        self.seconds: dict[str, float] = {}
+
+    def on(self, name: str) -> None:
+        """From now on time goes to `name`."""
+        now = self._clock.now()
+        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
+        self._since, self._name = now, name
+
+    def shares(self) -> dict[str, float]:
+        """Fractions for GROUPS, with the sum 1."""
+        self.on(self._name)
+        sums = dict.fromkeys(GROUPS, 0.0)
+        for name, seconds in self.seconds.items():
+            group = "wait_data" if name.startswith("wait ") else name
+            sums[group if group in sums else "other"] += seconds
+        total = sum(sums.values()) or 1.0
+        return {group: seconds / total for group, seconds in sums.items()}
+
+    def waits(self) -> dict[str, float]:
+        """Seconds waited, by reason."""
+        return {
+            name.removeprefix("wait "): seconds
+            for name, seconds in self.seconds.items()
+            if name.startswith("wait ")
+        }
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite any more."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing to do. `batch` is this rank's share of a "train", None if it has none.
+
+    A "save" comes before any action: `state` belongs into the snapshot.
+    """
+
+    kind: Literal["save", "wait", "start", "train", "drain", "finish"]
+    round: Round
+    state: State
+    batch: Batch | None = None
+
+
+class Turns:
+    """Iterate over it; between two turns the caller may set the attributes marked so."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        ranks: Ranks,
+        limits: Limits,
+        clock: Clock,
+        spent: TimeSpent,
+    ) -> None:
+        self._feed, self._ranks, self._limits = feed, ranks, limits
+        self._clock, self._spent = clock, spent
+        self._began = clock.now()
+        self.state = State()
+        self.drawn = 0  # by this rank since the campaign began
+        self.tally = Tally()  # of the newest round, all ranks together
+        self.mean_loss: float | None = None  # of the newest batch that all ranks finished
+        # Set by the caller:
+        self.loss: torch.Tensor | float = 0.0  # sum over this rank's samples of the last batch
+        self.stop = False  # rank 0: a stop was ordered
+        self.snapshot = -1  # rank 0: batch of the newest snapshot that stands
+        self.durable = -1  # rank 0: batch of the newest durable checkpoint
+        self.writing = False  # rank 0: a checkpoint is being written
+        self._told = (-1, -1)
+        self._held = False
+        self._done = 0
+        self._pauses = 0
+        self._samples = 0  # of all ranks in the batch that `loss` belongs to
+        self._contributed = 0  # the same for the loss that was contributed last
+        self._mine = Tally()
+
+    @property
+    def seconds(self) -> float:
+        """Of training, with those before a restart."""
+        return self._clock.now() - self._began
+
+    @property
+    def done(self) -> int:
+        """Batches that this rank has taken its part in."""
+        return self._done
+
+    def resume(self, state: State, seconds: float) -> None:
+        """Go on from a snapshot, before the first turn."""
+        self.state = state
+        self._done = state.batches
+        self._began = self._clock.now() - seconds
+
+    def __iter__(self) -> Iterator[Turn]:
+        self._contribute()
+        while True:
+            if not self._pauses:
+                self._spent.on("agree")
+            self.tally = self._ranks.finish()
+            self._check_loss()
+            before = self.state
+            self.state, chosen = decide(before, self.tally, self._limits)
+            self._tell_feed(chosen)
+            self._spent.on(f"wait {chosen.why}" if chosen.action == "wait" else "other")
+            if chosen.snapshot or chosen.checkpoint:
+                yield Turn("save", chosen, replace(before, snapshot_at=chosen.after))
+            if chosen.action == "finish":
+                yield Turn("finish", chosen, self.state)
+                return
+            if chosen.action == "start":
+                yield Turn("start", chosen, self.state)
+            elif chosen.action == "drain":
+                self._feed.drain()
+            batch = self._take(chosen)
+            self._pause(chosen)
+            self._contribute()
+            if chosen.action in ("train", "wait"):
+                yield Turn(chosen.action, chosen, self.state, batch)
+            if chosen.action == "train":
+                self._samples = chosen.total
+                self._done = chosen.after + 1
+
+    def _take(self, chosen: Round) -> Batch | None:
+        if not chosen.count(self._mine):
+            return None
+        self._spent.on("gather")
+        batch = self._feed.take(chosen.after + 1)
+        self.drawn += len(batch)
+        return batch
+
+    def _pause(self, chosen: Round) -> None:
+        """A waiting round takes longer and longer, up to PAUSE_S[1]."""
+        if chosen.action != "wait":
+            self._pauses = 0
+            return
+        pause_s = min(PAUSE_S[0] * 2**self._pauses, PAUSE_S[1])
+        self._pauses = min(self._pauses + 1, 16)
+        if chosen.why == "limiter":
+            self._feed.redraw()
+        if chosen.why == "empty" and not self._mine.ready:
+            self._feed.stock(pause_s)  # comes back as soon as a batch is ready
+        else:
+            self._clock.sleep(pause_s)
+
+    def _contribute(self) -> None:
+        stock = self._feed.stock(0.0)
+        tally = Tally.of(stock, self._limits.batch_size, self.drawn)
+        tally = replace(tally, loss=float(self.loss))
+        if self._ranks.rank == 0:
+            tally = replace(
+                tally,
+                seconds=self.seconds,
+                stop=self.stop,
+                snapshot=self.snapshot + 1,
+                durable=self.durable + 1,
+                writing=self.writing,
+            )
+        self._mine, self._contributed = tally, self._samples
+        self._ranks.begin(tally)
+
+    def _check_loss(self) -> None:
+        if not math.isfinite(self.tally.loss):
+            raise Diverged(
+                f"The loss of batch {self.state.batches - 1} should be a finite number, but it is "
+                f"{self.tally.loss}. Lower training.learning_rate, or look at the fields and at "
+                "the loss or training_step of your own."
+            )
+        if self._contributed:
+            self.mean_loss = self.tally.loss / self._contributed
+
+    def _tell_feed(self, chosen: Round) -> None:
+        """What became safe and whether producers are to wait, once each."""
+        snapshot, durable = int(self.tally.snapshot) - 1, int(self.tally.durable) - 1
+        if snapshot > self._told[0]:
+            self._feed.snapshot(snapshot)
+        if durable > self._told[1]:
+            self._feed.settle(durable)
+        self._told = (max(snapshot, self._told[0]), max(durable, self._told[1]))
+        if chosen.hold != self._held:
+            self._held = chosen.hold
+            self._feed.hold(chosen.hold)

@@ -1,0 +1,230 @@
+"""The validator: a process outside the all-reduce that evaluates snapshots on held-out simulations.
+
+`python -m penstock_server.validation --settings FILE`, started by the supervisor. It fits the
+opponents on the training stream, evaluates snapshots as they appear, and ends after the final
+model, which alone is evaluated on the test simulations. If training ends without a model, the
+supervisor has to end it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from penstock.control import Asker, NoAnswer
+from penstock.processes import die_with_parent
+from penstock_surrogates import Problem, load
+
+from penstock_server import pictures, snapshot
+from penstock_server.evaluation import Opponent, network
+from penstock_server.validator import Final, HeldOut, TrainingPeek, Validator
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the supervisor writes into the settings file, as JSON."""
+
+    coordinator: str  # address
+    snapshots: str  # folder, of `snapshot.write`
+    model: str  # folder; the final model appears there, and none may be there before
+    folder: str  # of the run: validation.json and the picture go there
+    problem: dict[str, Any]  # Problem.to_dict()
+    steps: int  # most steps of a simulation that arrive
+    source: str  # "module:function" that opens (HeldOut, TrainingPeek)
+    source_settings: dict[str, Any] = field(default_factory=dict)  # what it is called with
+    name: str = "validator/0"
+    title: str = ""  # of the picture
+    history: str | None = None  # CSV with columns batches and loss, for the picture
+    loss: str = "mse"
+    every_batches: int = 500
+    patience_s: float = 120.0
+    opponent_bytes: int = 256 << 20
+    threads: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"The validator's settings {path} have unknown keys {', '.join(unknown)}; "
+                f"valid are {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+
+def run(
+    settings: Settings,
+    held_out: HeldOut,
+    peek: TrainingPeek,
+    report: Callable[[dict[str, Any]], object],
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Report on every snapshot that is due, then on the final model."""
+    problem = Problem.from_dict(settings.problem)
+    validator = Validator(problem, settings.steps, held_out, peek, settings.opponent_bytes)
+    due = 0  # the first batch whose snapshot is wanted
+    while True:
+        more = validator.fit()
+        if (Path(settings.model) / "model.json").is_file():
+            report(conclude(validator, settings))
+            return
+        found = snapshot.newest(Path(settings.snapshots))
+        if found is None or found.batch < due:
+            if not more:
+                wait(POLL_S)
+            continue
+        try:
+            checked = validator.check(found.model, found.batch, settings.device)
+        except FileNotFoundError:
+            continue  # the trainer has pruned it for a newer one meanwhile
+        if checked is None:
+            due = found.batch + 1  # no simulation to compare with yet
+            continue
+        due = (found.batch // settings.every_batches + 1) * settings.every_batches
+        report(checked)
+
+
+def conclude(validator: Validator, settings: Settings) -> dict[str, Any]:
+    """The final report, with validation.json and the picture beside it in the run's folder."""
+    final = validator.finish(Path(settings.model), settings.device)
+    folder = Path(settings.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "report": final.report,
+        "history": [{"batch": b, "value": value} for b, value in validator.history],
+        **{role: comparison.to_dict() for role, comparison in final.compared.items()},
+    }
+    write_json(folder / "validation.json", figures)
+    report = {**final.report, "picture": None}
+    if final.shown:
+        try:
+            draw(folder / "picture.png", validator, final, settings)
+            report["picture"] = str(folder / "picture.png")
+        except Exception as error:  # a picture that fails must not cost the figures
+            report["picture_error"] = f"The picture was not drawn: {error}"
+    return report
+
+
+def draw(path: Path, validator: Validator, final: Final, settings: Settings) -> None:
+    """The picture of the held-out simulation whose error is the median one."""
+    compared = final.compared.get("validation") or final.compared["test"]
+    name = pictures.most_pictorial(
+        {n: (spec.shape, spec.components) for n, spec in validator.problem.fields.items()}
+    )
+    errors = compared.network.per_field[name]
+    ranked = sorted(final.shown, key=lambda shown: errors.simulations[shown.simulation])
+    shown = ranked[(len(ranked) - 1) // 2]
+    surrogate = load(settings.model, settings.device)
+    predicted = network(surrogate.model, surrogate.normalisation, validator.problem)(shown)
+    loss = read_history(Path(settings.history)) if settings.history else []
+    pictures.demo_picture(
+        path,
+        pictures.Example(
+            field=name,
+            unit=validator.problem.fields[name].unit,
+            components=validator.problem.fields[name].components,
+            simulation=shown.simulation,
+            role=shown.role,
+            parameters=dict(
+                zip(validator.problem.parameter_names, shown.parameters.tolist(), strict=True)
+            ),
+            t=shown.t.cpu().numpy(),
+            truth=shown.fields[name].cpu().numpy(),
+            prediction=predicted[name].cpu().numpy(),
+        ),
+        pictures.Curves(
+            loss=loss,
+            loss_name=settings.loss,
+            validation=validator.history,
+            constant=compared.constant.evaluation.value if compared.constant else None,
+            linear=compared.linear.evaluation.value if compared.linear else None,
+            over_t=pictures.OverTime(
+                t=errors.t,
+                network=errors.nrmse_over_t,
+                constant=_over_t(compared.constant, name),
+                linear=_over_t(compared.linear, name),
+            ),
+        ),
+        title=settings.title,
+    )
+
+
+def _over_t(opponent: Opponent | None, name: str) -> tuple[float, ...]:
+    return opponent.evaluation.per_field[name].nrmse_over_t if opponent else ()
+
+
+def read_history(path: Path) -> list[tuple[int, float]]:
+    """(batches, loss) from the run's history.csv; rows without a loss are left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        (int(float(row["batches"])), float(row["loss"]))
+        for row in rows
+        if row.get("batches") and row.get("loss")
+    ]
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """The file appears complete or not at all; what is not finite is null in it."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(_finite(values), indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_source(settings: Settings) -> tuple[HeldOut, TrainingPeek]:
+    """What the settings name as the source of simulations and training samples."""
+    module, _, function = settings.source.partition(":")
+    opened: tuple[HeldOut, TrainingPeek] = getattr(importlib.import_module(module), function)(
+        settings.source_settings
+    )
+    return opened
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="penstock_server.validation")
+    parser.add_argument("--settings", type=Path, required=True, help="JSON; see Settings")
+    settings = Settings.read(parser.parse_args(arguments).settings)
+    die_with_parent(signal.SIGTERM)
+    torch.set_num_threads(settings.threads)
+    held_out, peek = open_source(settings)
+    with Asker(settings.coordinator, settings.name) as asker:
+
+        def report(body: dict[str, Any]) -> None:
+            asker.ask("validated", timeout_s=settings.patience_s, **body)
+
+        try:
+            run(settings, held_out, peek, report)
+        except NoAnswer as silence:
+            print(f"The validator ends: {silence}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Solvers that stream to Penstock: one equation, one file, one main()."""
