@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from penstock.group import Group, Keeper
 from penstock.control import Asker, NoAnswer
+from penstock.group import Group, Keeper
 from penstock.processes import adopt_orphans, die_with_parent
 
 LOOK_S = 0.1  # how often the command is asked whether it has ended

@@ -107,7 +107,7 @@ class Asker:
                 )
 
     def post(self, kind: str, **body: Any) -> None:
-        """Send a request and return. One that still waits for its reply is given up for this one."""
+        """Send a request and return; one that waits for its reply still is given up for it."""
         self._number += 1
         message = {**body, "kind": kind, "from": self.name, "request": self._number}
         self._frame = encode(message)

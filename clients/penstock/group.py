@@ -160,6 +160,7 @@ class Keeper:
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
+            os.kill(self.pid, signal.SIGKILL)  # somebody may have stopped it
             os.waitpid(self.pid, 0)
 
 

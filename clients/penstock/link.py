@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
 
@@ -50,13 +51,16 @@ class Link:
         _refuse_hidden_ranks(comm)
         self._standalone = dict(parameters or {}) if not address else None
         self._closed = False
+        self._began_s = time.monotonic()
         self._current: Optional[Simulation] = None
         self._previous: Optional[dict[str, Any]] = None
         self._sequence = 0
         self._senders: dict[str, Sender] = {}
         self._shares: dict[str, Share] = {}
         self._plan = 0
-        self._plan_header: Optional[tuple[Header, list[np.ndarray]]] = None
+        self._plan_payload: Optional[tuple[Header, list[np.ndarray]]] = None
+        self._planned: set[str] = set()  # shards that know the present plan
+        self._undeclared = False  # no campaign file names the fields: `penstock try`
         self.specs: dict[str, FieldSpec] = {}
         self.segment_steps = 1
         self.every = 1
@@ -85,7 +89,7 @@ class Link:
                 f"declares {spec.shape}. Correct [fields.{field}] or the solver's size."
             )
         self._shares[field] = share(spec, owned)
-        self._plan_header = None
+        self._plan_payload = None
 
     def simulations(self) -> Iterator[Simulation]:
         """Yields simulations until there are no more; the loop body runs one each."""
@@ -149,17 +153,13 @@ class Link:
         return self._shares
 
     def learn(self, field: str, shape: tuple[int, ...]) -> None:
-        """Stand-alone runs declare a field by sending it."""
-        if self._standalone is not None and field not in self.specs:
+        """Without a campaign file a field is declared by sending it."""
+        if (self._standalone is not None or self._undeclared) and field not in self.specs:
             self.specs[field] = FieldSpec(field, len(self.specs), shape, np.dtype("float64"))
+            self._plan_payload = None
 
     def senders(self, shards: tuple[str, ...]) -> list[Sender]:
-        """The connections to the shards, each told the plan; made on first use."""
-        if self._plan_header is None:
-            self._plan += 1
-            self._plan_header = self._encode_plan()
-            for sender in self._senders.values():
-                sender.announce(("plan", self._plan), *self._plan_header)
+        """The connections to the shards; made on first use."""
         for shard in shards:
             if shard not in self._senders:
                 self._senders[shard] = Sender(
@@ -170,8 +170,24 @@ class Link:
                     max(1, self._window_bytes // max(1, len(shards))),
                     PATIENCE_S,
                 )
-                self._senders[shard].announce(("plan", self._plan), *self._plan_header)
         return [self._senders[shard] for shard in shards]
+
+    def tell_plan(self, senders: list[Sender]) -> None:
+        """Announces this rank's layout of all fields where it is not known yet."""
+        if self._plan_payload is None:
+            self._plan += 1
+            self._plan_payload = self._encode_plan()
+            self._planned.clear()
+            if self._undeclared and self._rank == 0:
+                fields = {
+                    spec.name: {"shape": spec.shape, "dtype": spec.dtype.name, "index": spec.index}
+                    for spec in self.specs.values()
+                }
+                self._ask("fields", fields=fields)
+        for sender in senders:
+            if sender.shard not in self._planned:
+                self._planned.add(sender.shard)
+                sender.announce(("plan", self._plan), *self._plan_payload)
 
     def header(self, kind: Kind, assignment: Assignment) -> Header:
         """A header with what all messages of this simulation and rank have in common."""
@@ -195,6 +211,13 @@ class Link:
 
     def finished(self, simulation: Simulation) -> None:
         """Notes the outcome, to be told with the next request."""
+        if self._standalone is not None and self._rank == 0:
+            shapes = ", ".join(f"{s.name} {s.shape}" for s in self.specs.values()) or "no field"
+            print(
+                f"penstock: no server, so {simulation.steps} steps of {shapes} were checked and "
+                f"dropped ({time.monotonic() - self._began_s:.1f} s).",
+                file=sys.stderr,
+            )
         self._previous = {
             "simulation": simulation.id,
             "lease": simulation.lease,
@@ -241,6 +264,7 @@ class Link:
         for index, (name, spec) in enumerate(body["fields"].items()):
             self.specs[name] = FieldSpec.from_dict(name, index, spec)
         stream = body["stream"]
+        self._undeclared = bool(stream.get("undeclared", False))
         self.segment_steps = int(stream.get("segment_steps", 1))
         self.every = max([1, *(spec.every for spec in self.specs.values())])
         self._window_bytes = int(stream.get("window_bytes", 1 << 26))

@@ -7,7 +7,7 @@ credit, and posts header and raw bytes to the shard that the step's segment belo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Mapping, Optional, Protocol
 
 import numpy as np
@@ -61,6 +61,7 @@ class Outlet(Protocol):
     def learn(self, field: str, shape: tuple[int, ...]) -> None: ...
     def shares(self) -> Mapping[str, Share]: ...
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
+    def tell_plan(self, senders: list[Sender]) -> None: ...
     def header(self, kind: Kind, assignment: Assignment) -> Header: ...
     def anywhere(self, flag: bool) -> bool: ...
     def finished(self, simulation: Simulation) -> None: ...
@@ -86,7 +87,6 @@ class Simulation:
         self._outlet = outlet
         self._calls = 0
         self._last_t: Optional[float] = None
-        self._standalone = standalone
         self._senders: list[Sender] = [] if standalone else outlet.senders(assignment.shards)
         self._opened = False
 
@@ -186,12 +186,19 @@ class Simulation:
         return sender.granted(self.lease) > ordinal and sender.has_room()
 
     def _open(self) -> list[Sender]:
-        if not self._opened:
+        if self._senders and not self._opened:
             self._opened = True
+            self._outlet.tell_plan(self._senders)
             values = np.array(list(self.parameters.values()), dtype="<f8")
-            for sender in self._senders:
-                sender.announce(("open", self.lease), self._header(Kind.OPEN), [values])
+            for position, sender in enumerate(self._senders):
+                sender.announce(("open", self.lease), self._open_header(position), [values])
         return self._senders
+
+    def _open_header(self, position: int) -> Header:
+        """OPEN says which segments go to the shard: those with s % geometry == step."""
+        header = self._header(Kind.OPEN, step=position)
+        role = wire.ROLES.index(self.role)
+        return replace(header, geometry=len(self._senders), flags=role)
 
     def release(self) -> None:
         """Called by the link when the worker turns to the next simulation."""
@@ -215,7 +222,7 @@ class Simulation:
     def _pick(
         self, fields: Mapping[str, Any], when: str
     ) -> tuple[list[np.ndarray], tuple[FieldEntry, ...]]:
-        if self._standalone and when == "step":
+        if when == "step":
             for name, values in fields.items():
                 self._outlet.learn(name, np.shape(values))
         shares = self._outlet.shares()

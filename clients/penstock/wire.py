@@ -29,6 +29,8 @@ _GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
 FINAL = 2  # flag of an ACK: every segment of the simulation's lease has been admitted
 
+ROLES = ("train", "validation", "test")  # the flags of an OPEN are an index into these
+
 MAX_FIELDS = 256
 MAX_PARTS = 65535
 MAX_PLAN_BYTES = 1 << 30

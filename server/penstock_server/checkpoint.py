@@ -131,7 +131,7 @@ class CheckpointWriter:
             _sync(part)
             folder = part.with_name(part.name.removesuffix(PART))
             shutil.rmtree(folder, ignore_errors=True)
-            os.rename(part, folder)
+            part.rename(folder)
             _sync(self.root)
             for old in standing(self.root)[: -self.keep]:
                 shutil.rmtree(old.folder, ignore_errors=True)

@@ -16,6 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from penstock_server import mistakes
 from penstock_server.contradictions import (
     Conflict,
     contradictions,
@@ -31,15 +32,9 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-NameOrReference = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*((\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_]\w*)?$")
-]
-Reference = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_]\w*$")
-]
-
-
+Word = Annotated[str, Field(pattern=mistakes.WORD, max_length=64)]
+NameOrReference = Annotated[str, Field(pattern=mistakes.NAME_OR_REFERENCE)]
+Reference = Annotated[str, Field(pattern=mistakes.REFERENCE)]
 AnyTable = TypeVar("AnyTable", bound="Table")
 
 
@@ -172,7 +167,7 @@ class Training(Table):
     loss: NameOrReference = "mse"
     training_step: Reference | None = None
     dtype: Literal["float32", "float64"] = "float32"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=mistakes.DEVICE)] = "auto"
     threads: Count = 1
     snapshot_batches: Count = 200
 
@@ -206,10 +201,16 @@ class Liveness(Table):
     coordinator_patience_s: Seconds = 120.0
 
 
+class Audit(Table):
+    """checksums: keep a journal of all admissions with a CRC-32 of each segment's fields."""
+
+    checksums: bool = False
+
+
 class Campaign(Table):
     """Everything that one campaign file says, checked, with the defaults filled in."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    name: Annotated[str, Field(pattern=mistakes.FOLDER, max_length=64)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     solver: Solver
     design: Design
@@ -221,6 +222,7 @@ class Campaign(Table):
     validation: Validation = Validation()
     checkpoint: Checkpoint = Checkpoint()
     liveness: Liveness = Liveness()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _consistent(self) -> Campaign:

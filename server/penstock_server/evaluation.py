@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor, nn
+
 from penstock_surrogates import (
     Batch,
     ConstantEmulator,
@@ -21,7 +23,6 @@ from penstock_surrogates import (
 )
 from penstock_surrogates import predict as predict_batch
 from penstock_surrogates.errors import combine
-from torch import Tensor, nn
 
 METRIC = "nrmse"
 RIDGES = (0.0, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1)  # that the final linear emulator may choose from

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from penstock_server.optimisation import build_optimizer, build_schedule
 from penstock_surrogates import registry
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.losses import find_loss
 from penstock_surrogates.normalisation import Normalisation
 from penstock_surrogates.problem import Problem
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from penstock_server.optimisation import build_optimizer, build_schedule
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -88,9 +88,10 @@ class Learner:
         weight = self._world / total if batch is not None else 0.0
         if batch is not None:
             batch = batch.to(self.device)
-        if self._spare is None:
-            self._spare = blank(self.plan.problem, self.normalisation) if batch is None else first(batch)
-        present = self._spare if batch is None else batch
+            present = batch
+            self._spare = self._spare or first(batch)
+        else:
+            present = self._spare = self._spare or blank(self.plan.problem, self.normalisation)
         losses = self._step(self._wrapped, present, self.normalisation)
         if losses.shape != (len(present),):
             raise ValueError(

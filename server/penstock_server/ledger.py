@@ -39,18 +39,20 @@ _GROWTH = 1024
 
 
 class Ledger:
-    """Bits by (simulation, segment); `n_admitted` of a simulation is kept at hand."""
+    """Bits by (simulation, segment); a reader sees it as it stands when it is opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writable: bool = True) -> None:
         self._path = path
+        self._writable = writable
         self._chunks: npt.NDArray[Any] = np.empty(0, CHUNK)
         self._rows: dict[tuple[int, int], int] = {}
         self._admitted: dict[int, int] = {}
         self._used = 0
         self._copied: npt.NDArray[Any] = np.empty((0, SEGMENTS // 8), "u1")
-        if not path.exists():
+        if writable and not path.exists():
             path.touch(mode=0o600)
-        self._map(max(_GROWTH, path.stat().st_size // CHUNK.itemsize))
+        standing = path.stat().st_size // CHUNK.itemsize
+        self._map(max(_GROWTH, standing) if writable else standing)
         self._scan()
 
     def admitted(self, simulation: int, segment: int) -> bool:
@@ -204,10 +206,12 @@ class Ledger:
 
     def _map(self, n_chunks: int) -> None:
         n_bytes = n_chunks * CHUNK.itemsize
-        descriptor = os.open(self._path, os.O_RDWR)
+        descriptor = os.open(self._path, os.O_RDWR if self._writable else os.O_RDONLY)
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
         try:
-            os.posix_fallocate(descriptor, 0, n_bytes)
-            memory = mmap.mmap(descriptor, n_bytes, mmap.MAP_SHARED)
+            if self._writable:
+                os.posix_fallocate(descriptor, 0, n_bytes)
+            memory = mmap.mmap(descriptor, n_bytes, mmap.MAP_SHARED, access)
         finally:
             os.close(descriptor)
         self._chunks = np.frombuffer(memory, dtype=CHUNK)

@@ -13,6 +13,20 @@ from pydantic_core import ErrorDetails
 
 Path = tuple[str, ...]
 
+_MODULE_AND_NAME = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+WORD = r"^[A-Za-z_][A-Za-z0-9_]*$"
+FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+REFERENCE = rf"^{_MODULE_AND_NAME}$"
+NAME_OR_REFERENCE = rf"^([A-Za-z_]\w*|{_MODULE_AND_NAME})$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
+PATTERNS = {
+    WORD: "a name of letters, digits and '_' that starts with a letter",
+    FOLDER: "a name of letters, digits, '.', '-' and '_' that starts with a letter or digit",
+    REFERENCE: 'a reference such as "module:name"',
+    NAME_OR_REFERENCE: 'a name or a reference such as "module:name"',
+    DEVICE: 'one of "auto", "cpu", "cuda" or "cuda:0"',
+}
+
 
 class CampaignError(ValueError):
     """What is wrong with a campaign file; `problems` has one sentence for each mistake."""
@@ -38,7 +52,7 @@ def sentences(
         for path, text in _told(detail, model):
             line = _line(path, lines)
             if any(path[: len(key)] == key for key in overridden):
-                where = f"--set {'.'.join(path)}"
+                where = f"--set {dotted(path)}"
             else:
                 where = f"{name}, line {line}" if line else name
             placed.append((line, f"{where}: {text}"))
@@ -46,16 +60,21 @@ def sentences(
     return [text for _, text in unique]
 
 
+def dotted(path: Path) -> str:
+    """The key as one writes it: fields.u.shape[0]."""
+    return "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in path).removeprefix(".")
+
+
 def _told(detail: ErrorDetails, model: type[BaseModel]) -> list[tuple[Path, str]]:
     """The key paths and sentences of one error of pydantic."""
     path = _clean(detail["loc"], model)
     kind, context = detail["type"], detail.get("ctx", {})
-    key, came = ".".join(path), _shown(detail["input"])
+    key, came = dotted(path), _shown(detail["input"])
     if kind == "conflict":
         told = []
         for relative, text in context["conflicts"]:
             full = (*path, *relative.split(".")) if relative else path
-            told.append((full, f"`{'.'.join(full)}`: {text}"))
+            told.append((full, f"`{dotted(full)}`: {text}"))
         return told
     if kind == "extra_forbidden":
         return [(path, _unknown(path, model))]
@@ -104,7 +123,7 @@ def _expected(kind: str, context: Mapping[str, Any], detail: ErrorDetails) -> st
         return simple[kind]
     for bound, words in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below")):
         if bound in context:
-            return f"{words} {context[bound]}"
+            return f"{words} {context[bound]:g}"
     if kind == "too_short":
         least = context["min_length"]
         return f"{least} entry or more" if least == 1 else f"{least} entries or more"
@@ -113,14 +132,7 @@ def _expected(kind: str, context: Mapping[str, Any], detail: ErrorDetails) -> st
     if kind == "missing":
         return "longer"
     if kind == "string_pattern_mismatch":
-        pattern = str(context["pattern"])
-        if ":" in pattern and not pattern.startswith("^(auto"):
-            return 'a name or a reference such as "module:Name"'
-        if pattern.startswith("^(auto"):
-            return 'one of "auto", "cpu", "cuda" or "cuda:0"'
-        if "." in pattern:
-            return "a name of letters, digits, '.', '-' and '_' that starts with a letter or digit"
-        return "a name of letters, digits and '_' that starts with a letter"
+        return PATTERNS.get(str(context["pattern"]), f"like {context['pattern']}")
     return f"valid ({detail['msg'].lower()})"
 
 

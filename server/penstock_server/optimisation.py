@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name or as a user's `module:name`; the trainer calls it.
+"""Optimisers and learning-rate schedules by name or a user's `module:name`; the learner calls it.
 
 Schedules are closed forms of the number of batches, so that a restored run continues exactly.
 """
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from penstock_surrogates.registry import find
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from penstock_surrogates.registry import find
 
 STEP_BATCHES = 1000  # between two halvings, if the number of batches is not known
 HALVINGS = 5

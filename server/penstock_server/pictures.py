@@ -121,7 +121,9 @@ def _write_head(figure: Figure, example: Example, title: str, height: float) -> 
     shown = ", ".join(f"{name} = {value:.4g}" for name, value in example.parameters.items())
     if len(shown) > 120:
         shown = f"{len(example.parameters)} parameters"
+    length = example.components > 1 and example.truth.ndim > 2
     heading = title or f"{example.field}: solver and surrogate"
+    heading += f", length of {example.field}" if length else ""
     figure.text(left, 1 - 0.34 / height, heading, size=14.5, weight="bold", va="center")
     subtitle = f"{example.role} simulation {example.simulation}, never trained on:  {shown}"
     figure.text(left, 1 - 0.62 / height, subtitle, size=9.5, color=FAINT, va="center")
@@ -181,6 +183,9 @@ def _draw_space_time(
             vmax=(float(error.max()) or 1.0) if column == 2 else float(truth.max()),
         )
         axis.set_xlabel("t")
+        axis.xaxis.set_major_locator(
+            MaxNLocator(4, prune="upper")
+        )  # "2.0" would touch the next "0.0"
         if column == 0:
             axis.set_ylabel("cell")
         else:
@@ -210,17 +215,29 @@ def _draw_series(figure: Figure, example: Example, box: dict[str, float]) -> Non
         _plain(axis)
         axis.set_xlabel("t")
         axis.set_ylabel(_unit(example))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.margins(x=0)
 
 
 def _draw_curves(figure: Figure, curves: Curves, box: dict[str, float]) -> None:
     """Left over batches, right over t, with one vertical axis."""
-    over_t = bool(curves.over_t.network)
-    grid = GridSpec(
-        1, 2 if over_t else 1, figure=figure, left=0.085, right=0.865, wspace=0.09, **box
-    )
+    over_t = len(curves.over_t.network) > 0
+    columns = 2 if over_t else 1
+    grid = GridSpec(1, columns, figure=figure, left=0.085, right=0.865, wspace=0.09, **box)
     batches = figure.add_subplot(grid[0])
+    batches.set_xlabel("batches")
+    batches.set_ylabel("RMSE / spread of the field")
+    batches.set_title("error during training", size=10.5, loc="left")
     panels = [batches]
+    if over_t:
+        times = figure.add_subplot(grid[1])
+        times.set_xlabel("t")
+        times.set_title("error of the final surrogate over t", size=10.5, loc="left")
+        times.tick_params(labelleft=False)
+        panels.append(times)
+    low, high = _limits(curves)
+    for axis in panels:
+        _scale(axis, low, high)
     if curves.loss:
         # The root of a mean squared error of standardised fields compares with an nRMSE.
         root = curves.loss_name == "mse"
@@ -228,40 +245,30 @@ def _draw_curves(figure: Figure, curves: Curves, box: dict[str, float]) -> None:
         label = "training" if root else f"training loss ({curves.loss_name})"
         batches.plot([b for b, _ in curves.loss], values, color=TRAINING, lw=1.1, label=label)
     if curves.validation:
+        style: dict[str, Any] = {"color": NETWORK, "lw": 1.8, "ms": 3.4}
         marker = "o" if len(curves.validation) <= 40 else ""
-        batches.plot(
-            *np.array(curves.validation).T,
-            color=NETWORK,
-            lw=1.8,
-            marker=marker,
-            ms=3.4,
-            label="validation",
-        )
-    batches.set_xlabel("batches")
-    batches.set_ylabel("RMSE / spread of the field")
-    batches.set_title("error during training", size=10.5, loc="left")
+        points = np.array(curves.validation, dtype=float).T
+        batches.plot(*points, marker=marker, label="validation", **style)
+    if curves.loss or curves.validation:
+        batches.legend(frameon=False, loc="lower left", fontsize=9)
     if over_t:
-        times = figure.add_subplot(grid[1], sharey=batches)
-        times.plot(curves.over_t.t, curves.over_t.network, color=NETWORK, lw=1.8)
-        times.set_xlabel("t")
-        times.set_title("error of the final surrogate over t", size=10.5, loc="left")
-        times.tick_params(labelleft=False)
-        panels.append(times)
-    low, high = _limits(curves)
-    for axis in panels:
-        _plain(axis)
-        axis.set_yscale("log")
-        axis.set_ylim(low, high)
-        axis.minorticks_off()
-        axis.margins(x=0.01)
-        axis.yaxis.set_major_locator(
-            LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,))
-        )
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        panels[1].plot(curves.over_t.t, curves.over_t.network, color=NETWORK, lw=1.8)
     _draw_opponents(panels, curves, low, high)
-    batches.legend(frameon=False, loc="lower left", fontsize=9)
+
+
+def _scale(axis: Axes, low: float, high: float) -> None:
+    """A logarithmic vertical axis with few, plain numbers."""
+    _plain(axis)
+    axis.set_ylim(low, high)
+    axis.set_yscale("log")
+    axis.set_ylim(low, high)
+    axis.minorticks_off()
+    axis.margins(x=0.01)
+    subdivisions = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axis.yaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _draw_opponents(panels: list[Axes], curves: Curves, low: float, high: float) -> None:
@@ -274,11 +281,11 @@ def _draw_opponents(panels: list[Axes], curves: Curves, low: float, high: float)
     ]
     labels: list[tuple[float, str, str]] = []  # height in the axis, text, colour
     for name, value, over_t, colour in entries:
-        if value is None:
+        if value is None or not math.isfinite(value):
             continue
         off_scale = value < low
         text = f"{name}\n{value:#.2g}" + (" (below)" if off_scale else "")
-        end = over_t[-1] if len(panels) > 1 and over_t else value
+        end = over_t[-1] if len(panels) > 1 and len(over_t) else value
         height = math.log(max(end, low) / low) / math.log(high / low)
         labels.append((0.02 if off_scale else height, text, colour))
         if name != "surrogate" and not off_scale:

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock_server.learner import Learner
 from penstock_server.saving import counts
-from penstock_server.turns import TimeSpent, Turn, Turns
+from penstock_server.turns import Turn, Turns
 
 # Posts progress without waiting; gives the orders that came meanwhile, {"stop": bool, "why": str}.
 Report = Callable[[dict[str, Any]], "dict[str, Any] | None"]
@@ -18,15 +18,14 @@ class Progress:
 
     def __init__(
         self,
-        post: Report,
+        report: Report,
         every_s: float,
         rank: int,
         learner: Learner,
         turns: Turns,
-        spent: TimeSpent,
     ) -> None:
-        self._post, self._every_s, self._rank = post, every_s, rank
-        self._learner, self._turns, self._spent = learner, turns, spent
+        self._report, self._every_s, self._rank = report, every_s, rank
+        self._learner, self._turns = learner, turns
         self._due_s = 0.0
         self._losses = (0.0, 0)  # sum and number since the last report
         self._why = ""  # of an order to stop
@@ -40,18 +39,18 @@ class Progress:
             return
         self._due_s = turns.seconds + self._every_s
         state = "draining" if turns.state.draining else "training"
-        self.report(self.progress(state if turns.state.started else "waiting", error))
+        self.post(self.body(state if turns.state.started else "waiting", error))
 
-    def report(self, progress: dict[str, Any]) -> None:
+    def post(self, body: dict[str, Any]) -> None:
         """Post this now and follow the orders."""
         if self._rank:
             return
-        orders = self._post(progress)
+        orders = self._report(body)
         if orders and orders.get("stop"):
             self._turns.stop = True
             self._why = str(orders.get("why", ""))
 
-    def progress(self, state: str, error: str = "") -> dict[str, Any]:
+    def body(self, state: str, error: str = "") -> dict[str, Any]:
         """The body of a report. The loss is the mean over the batches since the last one."""
         total, n = self._losses
         loss = total / n if n else self._turns.mean_loss
@@ -60,8 +59,8 @@ class Progress:
             **counts(self._turns),
             "loss": loss,
             "learning_rate": self._learner.learning_rate,
-            "time_share": self._spent.shares(),
-            "waits_s": self._spent.waits(),
+            "time_share": self._turns.spent.shares(),
+            "waits_s": self._turns.spent.waits(),
             "state": state,
             "snapshot": self._turns.snapshot,
             "checkpoint": self._turns.durable,

@@ -18,6 +18,14 @@ class RankLost(RuntimeError):
     """Another rank is gone or silent; all ranks have to go back to the snapshot together."""
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of torch.distributed, perhaps out of a backward pass, means a lost rank."""
+    if isinstance(error, (RankLost, dist.DistError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in said for word in ("gloo", "nccl"))
+
+
 class Ranks:
     """This process among `world` ranks; with a world of 1 nothing is sent."""
 
@@ -112,7 +120,7 @@ class _peers:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError):
+        if isinstance(error, RuntimeError):  # of whatever kind: nothing else is done here
             raise RankLost(
                 f"Expected {self._what}, but a rank is gone or silent: {error}. "
                 "All ranks go back to the newest snapshot."

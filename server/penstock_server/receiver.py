@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from penstock.processes import die_with_parent
 
 from penstock_server import slab as slabs
 from penstock_server.dispenser import Dispenser
@@ -156,7 +156,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
-    os.nice(0)
+    die_with_parent(signal.SIGTERM)
     serve(ReceiverSettings.load(arguments.settings))
 
 

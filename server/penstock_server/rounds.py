@@ -156,7 +156,7 @@ class State:
     checkpoint_s: float = 0.0
     full_s: float = 0.0  # when all ranks last had a full batch
     admitted: float = 0.0
-    admitted_s: float = 0.0  # when the number of admitted samples last changed
+    moved_s: float = 0.0  # when a sample was last admitted or a batch trained on
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _lacking(state: State, tally: Tally, limits: Limits, over: bool) -> str:
 
 def _stalled(state: State, tally: Tally, limits: Limits) -> bool:
     """Producers wait for room and nothing comes, so no rule may hold the trainer back."""
-    return tally.blocked > 0 and tally.seconds - state.admitted_s >= limits.patience_s
+    return tally.blocked > 0 and tally.seconds - state.moved_s >= limits.patience_s
 
 
 def _hold(state: State, tally: Tally, limits: Limits) -> bool:
@@ -316,7 +316,7 @@ def _saves(state: State, tally: Tally, limits: Limits, action: Action) -> tuple[
 def _note(state: State, tally: Tally) -> State:
     if tally.admitted == state.admitted:
         return state
-    return replace(state, admitted=tally.admitted, admitted_s=tally.seconds)
+    return replace(state, admitted=tally.admitted, moved_s=tally.seconds)
 
 
 def _after(state: State, chosen: Round, tally: Tally, limits: Limits) -> State:
@@ -331,5 +331,5 @@ def _after(state: State, chosen: Round, tally: Tally, limits: Limits) -> State:
     if chosen.action == "drain":
         return replace(state, draining=True)
     if chosen.action == "train":
-        return replace(state, batches=state.batches + 1)
+        return replace(state, batches=state.batches + 1, moved_s=tally.seconds)
     return state

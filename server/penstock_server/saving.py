@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock_surrogates import storage
-from penstock_surrogates.normalisation import Normalisation
 from safetensors.torch import load_model
 
 from penstock_server import checkpoint, snapshot
@@ -21,6 +19,8 @@ from penstock_server.learner import Learner
 from penstock_server.ranks import Ranks
 from penstock_server.rounds import State
 from penstock_server.turns import Turn, Turns
+from penstock_surrogates import storage
+from penstock_surrogates.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Saver:
         if found is not None:
             load_model(learner.model, str(found.model / "model.safetensors"))
             turns.snapshot, turns.durable = found.batch, durable
+            turns.spent.seconds.update(kept["spent"])
         learner.optimizer.load_state_dict(kept["optimizer"])
         learner.schedule.load_state_dict(kept["schedule"])
         normalisation = Normalisation.from_dict(kept["normalisation"])
@@ -138,6 +139,7 @@ class Saver:
         state = {
             "state": asdict(turn.state),
             "seconds": turns.seconds,
+            "spent": turns.spent.seconds,
             "optimizer": learner.optimizer.state_dict(),
             "schedule": learner.schedule.state_dict(),
             "normalisation": learner.normalisation.to_dict(),

@@ -92,6 +92,9 @@ class Shard:
         if len(parameters) != 8 * self.spec.n_parameters:
             raise Refusal("shape", f"OPEN carries {len(parameters)} bytes of parameters; "
                           f"{8 * self.spec.n_parameters} are expected.")  # fmt: skip
+        if (header.flags > 0) != (self.reservoir.policy == "keep"):
+            raise Refusal("role", f"A {wire.ROLES[min(header.flags, 2)]} simulation came to the "
+                          "wrong kind of shard: held-out data never mixes with training data.")  # fmt: skip
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
             raise Refusal("superseded", f"Lease {header.lease} of simulation {header.simulation} "
@@ -103,7 +106,7 @@ class Shard:
         if stream is None:
             stream = Stream(
                 header.simulation, header.lease, header.n_parts, header.step,
-                max(1, header.geometry), parameters, n_steps=self.ledger.n_steps(header.simulation),
+                max(1, header.geometry), parameters, header.flags, n_steps=self.ledger.n_steps(header.simulation),
             )  # fmt: skip
             if not 1 <= stream.n_parts <= self.spec.max_parts:
                 raise Refusal("layout", f"A simulation came in {stream.n_parts} parts; this "
@@ -118,7 +121,7 @@ class Shard:
         elif stream.n_parts != header.n_parts:
             raise Refusal("layout", f"Parts disagree on their number: {stream.n_parts} and "
                           f"{header.n_parts}.")  # fmt: skip
-        stream.parameters = parameters
+        stream.parameters, stream.role = parameters, header.flags
         stream.peers.add(peer)
         return stream
 
@@ -206,12 +209,11 @@ class Shard:
         segment, step = divmod(header.step, self.spec.segment_steps)
         if segment % stream.stride != stream.position:
             raise Refusal("layout", f"Segment {segment} does not belong to this shard.")
-        self.counters["received"] += 1
         opened = stream.open.get(segment)
         if self.ledger.admitted(stream.simulation, segment) or (
             opened is not None and opened.has(step, header.part)
         ):
-            self.counters["duplicates"] += 1
+            self.counters["duplicates"] += header.part == 0  # steps, not parts
             return self._aside(Reception(header, stream, None, step), targets)
         if opened is None:
             opened = self._open_slot(stream, segment)
@@ -257,6 +259,8 @@ class Shard:
         opened.add(reception.step, header.part)
         word, bit = divmod(header.part, 64)
         self.slab.parts[slot, reception.step, word] |= np.uint64(1 << bit)
+        if opened.bits[reception.step] == stream.all_parts:
+            self.counters["received"] += 1
         stream.steps_seen = max(stream.steps_seen, header.step + 1)
         self._admit_if_complete(stream, segment)
 
@@ -422,6 +426,7 @@ class Shard:
             self._unuse_row(int(row["row"]))
         row["generation"] += 1  # odd: readers keep away
         row["simulation"], row["segment"], row["lease"] = stream.simulation, segment, stream.lease
+        row["role"] = stream.role
         row["n_parts"], row["n_steps"], row["row"] = stream.n_parts, 0, stream.row or 0
         self._use_row(stream.row or 0)
         self.slab.parts[slot] = 0

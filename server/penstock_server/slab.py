@@ -34,6 +34,8 @@ DESCRIPTOR = np.dtype(
         ("n_parts", "<u4"),
         ("row", "<u4"),  # of the input arrays
         ("checksum", "<u4"),
+        ("role", "<u4"),  # index into wire.ROLES
+        ("reserved", "<u4"),
     ]
 )
 

@@ -8,7 +8,6 @@ The trainer's first rank writes `batch-000000200/` under a temporary name and re
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -67,7 +66,7 @@ def write(
     (part / "snapshot.json").write_text(json.dumps(described), encoding="utf-8")
     # A snapshot of this batch can be there from before a restart; a folder cannot replace one.
     shutil.rmtree(folder, ignore_errors=True)
-    os.rename(part, folder)
+    part.rename(folder)
     return at(root, batch)
 
 
@@ -112,7 +111,7 @@ def prune(root: Path, keep: int = 2, in_use: int | None = None) -> None:
 
 def random_states(device: torch.device) -> dict[str, Any]:
     """The random states of this process, as `torch.load(weights_only=True)` takes them."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,

@@ -37,6 +37,7 @@ class Stream:
     position: int
     stride: int
     parameters: bytes
+    role: int = 0
     granted: int = 0
     reserved: int = 0
     steps_seen: int = 0

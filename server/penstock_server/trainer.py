@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from penstock_surrogates.normalisation import Normalisation, add_moments
 
 from penstock_server.feed import Feed
 from penstock_server.learner import Learner, LearningPlan
-from penstock_server.ranks import Ranks
-from penstock_server.progress import Report, Reporter
+from penstock_server.progress import Progress, Report
+from penstock_server.ranks import RankLost, Ranks, is_lost
 from penstock_server.rounds import Limits
 from penstock_server.saving import Saver, SavingPlan
 from penstock_server.turns import Clock, Diverged, TimeSpent, Turns, WallClock
+from penstock_surrogates.normalisation import Normalisation, add_moments
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def train(
     learner = Learner(plan.learning, ranks.rank, ranks.world)
     turns = Turns(feed, ranks, plan.limits, clock, spent)
     saver = Saver(plan.saving, learner, feed, ranks)
-    reporter = Reporter(report, plan.report_s, ranks.rank, learner, turns, spent)
+    progress = Progress(report, plan.report_s, ranks.rank, learner, turns)
     try:
         saver.restore(turns)
         learner.join()
@@ -66,14 +66,16 @@ def train(
                 turns.loss = learner.step(turn.batch, turn.round.total)
             why = turn.round.why
             saver.look(turns)
-            reporter.look(turn, saver.error)
+            progress.look(turn, saver.error)
         spent.on("finish")
         check_last_loss(turns, ranks)
         model = saver.finish(turns)
-        outcome = {**reporter.progress("done", saver.error), "why": why, "model": model and str(model)}
-        reporter.report(outcome)
+        outcome = {**progress.body("done", saver.error), "why": why, "model": model and str(model)}
+        progress.post(outcome)
     except Exception as error:
-        reporter.report(reporter.progress("done", f"{type(error).__name__}: {error}"))
+        if is_lost(error):  # all ranks start again, so nothing is done
+            raise RankLost(f"A rank is gone or silent: {error}") from error
+        progress.post(progress.body("done", f"{type(error).__name__}: {error}"))
         raise
     return outcome
 

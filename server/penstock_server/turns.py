@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
-from penstock_surrogates.batch import Batch
 
 from penstock_server.feed import Feed
 from penstock_server.ranks import Ranks
 from penstock_server.rounds import Limits, Round, State, Tally, decide
+from penstock_surrogates.batch import Batch
 
 PAUSE_S = (0.001, 0.05)  # the first and the longest pause of a round that waits
 GROUPS = ("compute", "wait_data", "validate", "other")
@@ -103,7 +103,7 @@ class Turns:
         spent: TimeSpent,
     ) -> None:
         self._feed, self._ranks, self._limits = feed, ranks, limits
-        self._clock, self._spent = clock, spent
+        self._clock, self.spent = clock, spent
         self._began = clock.now()
         self.state = State()
         self.drawn = 0  # by this rank since the campaign began
@@ -143,13 +143,13 @@ class Turns:
         self._contribute()
         while True:
             if not self._pauses:
-                self._spent.on("agree")
+                self.spent.on("agree")
             self.tally = self._ranks.finish()
             self._check_loss()
             before = self.state
             self.state, chosen = decide(before, self.tally, self._limits)
             self._tell_feed(chosen)
-            self._spent.on(f"wait {chosen.why}" if chosen.action == "wait" else "other")
+            self.spent.on(f"wait {chosen.why}" if chosen.action == "wait" else "other")
             if chosen.snapshot or chosen.checkpoint:
                 yield Turn("save", chosen, replace(before, snapshot_at=chosen.after))
             if chosen.action == "finish":
@@ -171,7 +171,7 @@ class Turns:
     def _take(self, chosen: Round) -> Batch | None:
         if not chosen.count(self._mine):
             return None
-        self._spent.on("gather")
+        self.spent.on("gather")
         batch = self._feed.take(chosen.after + 1)
         self.drawn += len(batch)
         return batch
@@ -181,11 +181,13 @@ class Turns:
         if chosen.action != "wait":
             self._pauses = 0
             return
+        mine = self._mine
         pause_s = min(PAUSE_S[0] * 2**self._pauses, PAUSE_S[1])
         self._pauses = min(self._pauses + 1, 16)
-        if chosen.why == "limiter":
+        # Not before half is unseen: what has just come is all of the few running simulations.
+        if chosen.why == "limiter" and (mine.blocked or 2 * mine.unseen > mine.stored):
             self._feed.redraw()
-        if chosen.why == "empty" and not self._mine.ready:
+        if chosen.why == "empty" and not mine.ready:
             self._feed.stock(pause_s)  # comes back as soon as a batch is ready
         else:
             self._clock.sleep(pause_s)

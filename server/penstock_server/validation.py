@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from penstock.control import Asker, NoAnswer
 from penstock.processes import die_with_parent
-from penstock_surrogates import Problem, load
-
 from penstock_server import pictures, snapshot
 from penstock_server.evaluation import Opponent, network
 from penstock_server.validator import Final, HeldOut, TrainingPeek, Validator
+from penstock_surrogates import Problem, load
 
 POLL_S = 0.2
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from penstock_surrogates import Batch, Problem, load
-
 from penstock_server.evaluation import (
     METRIC,
     Evaluation,
@@ -21,6 +19,7 @@ from penstock_server.evaluation import (
     evaluate,
     network,
 )
+from penstock_surrogates import Batch, Problem, load
 
 ROLES = ("validation", "test")
 PEEK_SAMPLES = 256  # at a time, so that a snapshot never waits long

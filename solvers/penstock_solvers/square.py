@@ -41,9 +41,8 @@ class Square:
         points = self.space.tabulate_dof_coordinates()[: self.n_owned]
         self.x: Array = points[:, 0].copy()
         self.y: Array = points[:, 1].copy()
-        self.sides: NDArray[np.int64] = np.flatnonzero(
-            np.any(boundary_masks(self.x, self.y), axis=0)
-        )
+        on_side = np.any(boundary_masks(self.x, self.y), axis=0)
+        self.sides: NDArray[np.int64] = np.flatnonzero(on_side)
         flat = np.rint(self.y * (n - 1)).astype(np.int64) * n
         flat += np.rint(self.x * (n - 1)).astype(np.int64)
         self._order = np.argsort(flat)

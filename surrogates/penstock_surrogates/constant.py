@@ -37,8 +37,8 @@ class ConstantEmulator:
         """Add training samples: step (b, k), fields name -> (b, k, *shape), physical."""
         flat = step.reshape(-1)
         self._count += len(flat)
-        for name, total in self._total.items():
-            total += fields[name].flatten(0, 1).sum(dim=0, dtype=torch.float64)
+        for name in self._total:
+            self._total[name] += fields[name].flatten(0, 1).sum(dim=0, dtype=torch.float64)
         if not self.per_step:
             return
         for s in torch.unique(flat).tolist():
@@ -47,8 +47,8 @@ class ConstantEmulator:
             totals = self._step_totals.setdefault(
                 s, {name: torch.zeros_like(total) for name, total in self._total.items()}
             )
-            for name, total in totals.items():
-                total += fields[name].flatten(0, 1)[at].sum(dim=0, dtype=torch.float64)
+            for name in totals:
+                totals[name] += fields[name].flatten(0, 1)[at].sum(dim=0, dtype=torch.float64)
 
     def predict(self, step: Tensor, per_step: bool) -> dict[str, Tensor]:
         """(k,) -> name -> (k, *shape); a step never seen gets the mean over all steps."""

@@ -62,7 +62,7 @@ class ErrorCount:
             )
         error = predicted.to("cpu", torch.float64) - truth.to("cpu", torch.float64)
         squared = error.square_().reshape(len(step), -1, self.components).mean(dim=1)  # (k, c)
-        for s, time, mse in zip(step.tolist(), t.tolist(), squared):
+        for s, time, mse in zip(step.tolist(), t.tolist(), squared, strict=True):
             n, times, total = self._steps.get(s, (0, 0.0, torch.zeros_like(mse)))
             self._steps[s] = (n + 1, times + time, total + mse)
         steps, total = self._simulations.get(simulation, (0, torch.zeros_like(squared[0])))

@@ -141,12 +141,12 @@ class LinearEmulator:
 
     def _flatten(self, fields: Mapping[str, Tensor]) -> Tensor:
         """{name: (b, k, *shape)} -> (b*k, size), in the problem's order."""
-        parts = [fields[name].flatten(0, 1).flatten(1) for name in self.problem.fields]
+        parts = [fields[name].reshape(-1, spec.size) for name, spec in self.problem.fields.items()]
         return torch.cat(parts, dim=1).to(torch.float64)
 
     def _unflatten(self, y: Tensor) -> dict[str, Tensor]:
         parts = torch.split(y, [spec.size for spec in self.problem.fields.values()], dim=2)
         return {
             name: part.reshape(*y.shape[:2], *spec.shape)
-            for (name, spec), part in zip(self.problem.fields.items(), parts)
+            for (name, spec), part in zip(self.problem.fields.items(), parts, strict=True)
         }

@@ -60,5 +60,5 @@ class MLP(Surrogate):
         parts = output.split([spec.size for spec in self.problem.fields.values()], dim=2)
         return {
             name: part.reshape(b, k, *spec.shape)
-            for (name, spec), part in zip(self.problem.fields.items(), parts)
+            for (name, spec), part in zip(self.problem.fields.items(), parts, strict=True)
         }

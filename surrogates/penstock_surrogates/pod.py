@@ -52,14 +52,14 @@ class Pod:
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """Make the basis; give back the snapshots that it came from, as added."""
-        x, step, y = (torch.stack(column) for column in zip(*self._rows))
+        x, step, y = (torch.stack(column) for column in zip(*self._rows, strict=True))
         self._rows = []
         self._centre = y.mean(dim=0)
         widths = [
             Scale.standard(Moments.of(part)).width[0] for part in torch.split(y, self._sizes, dim=1)
         ]
         self._weight = torch.cat(
-            [torch.full((n,), w, dtype=y.dtype) for n, w in zip(self._sizes, widths)]
+            [torch.full((n,), w, dtype=y.dtype) for n, w in zip(self._sizes, widths, strict=True)]
         )
         _, values, modes = torch.linalg.svd((y - self._centre) / self._weight, full_matrices=False)
         present = int((values > 1e-13 * values[:1]).sum())  # the rest are rounding

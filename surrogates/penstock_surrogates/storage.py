@@ -7,7 +7,6 @@ Loading needs torch and safetensors only.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,18 +69,7 @@ class TrainedSurrogate:
                 f"Times for {len(times)} and parameters for {len(columns)} simulations do not go "
                 f"together; give t of shape (k,) or ({len(columns)}, k)."
             )
-        given = {}
-        for name, values in (inputs or {}).items():
-            spec = self.problem.inputs.get(name)
-            values = torch.as_tensor(values)
-            if spec is not None and tuple(values.shape) == spec.shape:
-                values = values.expand(b, *spec.shape)
-            elif spec is not None and tuple(values.shape) != (b, *spec.shape):
-                raise ValueError(
-                    f"The input field {name!r} should have shape {spec.shape} or "
-                    f"{(b, *spec.shape)}, but it has {tuple(values.shape)}."
-                )
-            given[name] = values
+        given = {name: self._input(name, values, b) for name, values in (inputs or {}).items()}
         self._warn_outside(columns, times)
         device = self.normalisation.low.device
         fields = predict(
@@ -95,6 +83,21 @@ class TrainedSurrogate:
         return fields if batched else {name: values[0] for name, values in fields.items()}
 
     __call__ = predict
+
+    def _input(self, name: str, values: Tensor, b: int) -> Tensor:
+        """An input field, given once or b times, as (b, *shape)."""
+        values = torch.as_tensor(values)
+        spec = self.problem.inputs.get(name)
+        if spec is None:
+            return values  # the prediction names what it needs
+        if tuple(values.shape) == spec.shape:
+            return values.expand(b, *spec.shape)
+        if tuple(values.shape) != (b, *spec.shape):
+            raise ValueError(
+                f"The input field {name!r} should have shape {spec.shape} or "
+                f"{(b, *spec.shape)}, but it has {tuple(values.shape)}."
+            )
+        return values
 
     def _columns(self, parameters: Mapping[str, Values]) -> tuple[Tensor, bool]:
         """(b, p) float64 in the problem's order, and whether b numbers were given for a name."""
@@ -121,7 +124,7 @@ class TrainedSurrogate:
 
     def _warn_outside(self, columns: Tensor, times: Tensor) -> None:
         outside = []
-        for parameter, values in zip(self.problem.parameters, columns.unbind(1)):
+        for parameter, values in zip(self.problem.parameters, columns.unbind(1), strict=True):
             if bool(((values < parameter.low) | (values > parameter.high)).any()):
                 outside.append(f"{parameter.name} in [{parameter.low:g}, {parameter.high:g}]")
         low, high = self.normalisation.t_range
@@ -164,10 +167,10 @@ def save(
     text = json.dumps(described, indent=2, allow_nan=False)
     weights = folder / "model.safetensors.part"
     save_model(model, str(weights))
-    os.replace(weights, folder / "model.safetensors")
+    weights.replace(folder / "model.safetensors")
     config = folder / "model.json.part"
     config.write_text(text + "\n", encoding="utf-8")
-    os.replace(config, folder / "model.json")
+    config.replace(folder / "model.json")
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> TrainedSurrogate:

@@ -58,6 +58,7 @@ class Shard:
             unseen=unseen,
             ready=len(self.promised),
             fresh=fresh,
+            complete_simulations=1,
             blocked=live and not self.has_room(),
             pressure=live and not self.has_room() and late,
             over=over,
@@ -105,7 +106,7 @@ class World:
     workers: int
     speed: int  # segments per round, all workers together
     seconds_a_round: float = 0.01
-    state: State = State()
+    state: State = field(default_factory=State)
     seconds: float = 0.0
     rounds: list[Round] = field(default_factory=list)
     highest: float = 0.0  # of draws - ratio x admissions
@@ -149,7 +150,8 @@ class World:
         shard.hold = chosen.hold
         if chosen.action == "drain":
             shard.drain()
-        if chosen.action == "wait" and chosen.why == "limiter":
+        half = 2 * mine.unseen > mine.stored
+        if chosen.action == "wait" and chosen.why == "limiter" and (half or mine.blocked):
             shard.redraw()
         if chosen.count(mine):
             shard.take(chosen.after + 1)
@@ -157,9 +159,7 @@ class World:
     def _produce(self, running: list[list[int]]) -> None:
         for _ in range(self.speed):
             ready = [
-                each
-                for each in running
-                if each[1] < self.segments and self._shard(each).has_room()
+                each for each in running if each[1] < self.segments and self._shard(each).has_room()
             ]
             if not ready:
                 return

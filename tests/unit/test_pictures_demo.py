@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+
 from penstock_server.pictures import (
     Curves,
     Example,
@@ -52,7 +54,8 @@ def test_every_kind_of_field_has_a_picture(
 ) -> None:
     demo_picture(tmp_path / "new" / "p.png", example(shape, components), FULL, "A title")
     pixels = imread(tmp_path / "new" / "p.png")
-    assert pixels.shape[1] > 1200 and pixels[..., :3].std() > 0.05
+    assert pixels.shape[1] > 1200
+    assert pixels[..., :3].std() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_labels_do_not_touch() -> None:
     for heights in ([0.5, 0.5, 0.5], [0.95, 1.0, 0.02], [0.9, 0.99, 0.97], [0.2], []):
         placed = spread_labels(heights, distance=0.17)
         ordered = sorted(placed)
-        assert all(b - a > 0.169 for a, b in zip(ordered, ordered[1:], strict=False))
+        assert all(b - a > 0.169 for a, b in pairwise(ordered))
         assert all(-0.01 <= p <= 1.0 for p in placed)
     assert spread_labels([0.1, 0.8], distance=0.17) == [0.1, 0.8]
 

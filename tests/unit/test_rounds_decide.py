@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock_server.rounds import Limits, Round, State, Tally, decide
 from rounds_model import Shard, World
+
+from penstock_server.rounds import Limits, Round, State, Tally, decide
 
 LIMITS = Limits(ranks=2, batch_size=10, threshold=100, band=40, draws_per_sample=1.25)
 STARTED = State(started=True, snapshot_at=0, batches=5)
 # Two ranks with a full batch each, nothing out of the ordinary.
-USUAL = Tally(ranks=2, ready=20, full=2, repeats=10, stored=400, unseen=150, admitted=400, drawn=300)
+USUAL = Tally(
+    ranks=2, ready=20, full=2, repeats=10, stored=400, unseen=150, admitted=400, drawn=300
+)
 
 
 def test_training_waits_for_the_threshold_and_then_for_complete_simulations() -> None:
@@ -160,7 +163,8 @@ def test_snapshots_come_regularly_and_sooner_under_pressure() -> None:
 def test_a_waiting_round_with_blocked_producers_takes_a_snapshot_at_once() -> None:
     chosen = decide(STARTED, replace(USUAL, drawn=500, blocked=1), LIMITS)[1]
     assert (chosen.action, chosen.snapshot) == ("wait", True)
-    assert not decide(replace(STARTED, snapshot_at=5), replace(USUAL, blocked=1), LIMITS)[1].snapshot
+    just = replace(STARTED, snapshot_at=5)
+    assert not decide(just, replace(USUAL, drawn=500, blocked=1), LIMITS)[1].snapshot
 
 
 def test_checkpoints_come_by_the_clock_one_at_a_time_and_with_a_snapshot() -> None:
@@ -176,7 +180,7 @@ def test_checkpoints_come_by_the_clock_one_at_a_time_and_with_a_snapshot() -> No
 
 
 def test_draws_below_one_per_sample_are_refused() -> None:
-    with pytest.raises(ValueError, match="draws_per_sample must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match="draws_per_sample must be at least 1"):
         replace(LIMITS, draws_per_sample=0.5)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from penstock_surrogates import (
     Field,
     Moments,
@@ -18,7 +20,6 @@ from penstock_surrogates import (
     save,
 )
 from penstock_surrogates.registry import SURROGATES, find_surrogate
-from torch import Tensor, nn
 
 torch.set_num_threads(1)
 PROBLEM = Problem(
@@ -91,7 +92,8 @@ def test_saved_and_loaded_it_predicts_the_same_to_the_bit(name: str, tmp_path: P
     normalisation = Normalisation.from_moments(WITH_INPUTS, counted)
     save(tmp_path / "m", model, WITH_INPUTS, normalisation, {}, about={"campaign": "test"})
     surrogate = load(tmp_path / "m")
-    assert surrogate.problem == WITH_INPUTS and surrogate.about == {"campaign": "test"}
+    assert surrogate.problem == WITH_INPUTS
+    assert surrogate.about == {"campaign": "test"}
     for n, values in model.state_dict().items():
         assert torch.equal(values, surrogate.model.state_dict()[n])
     k = torch.randn(5)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from penstock_surrogates import ErrorCount, Moments
 from penstock_surrogates.errors import combine
 
@@ -20,9 +21,11 @@ def test_every_figure_of_a_scalar_field_is_as_by_hand() -> None:
     errors = count.result()
     assert errors.spread == 2
     assert errors.mse == 2  # (1 + 1 + 4) / 3
-    assert errors.rmse == math.sqrt(2) and errors.nrmse == math.sqrt(2) / 2
+    assert errors.rmse == math.sqrt(2)
+    assert errors.nrmse == math.sqrt(2) / 2
     assert errors.simulations == {1: 0.5, 2: 1.0}
-    assert (errors.p50, errors.max) == (0.75, 1.0) and errors.p95 == pytest.approx(0.975)
+    assert (errors.p50, errors.max) == (0.75, 1.0)
+    assert errors.p95 == pytest.approx(0.975)
     assert errors.t == pytest.approx((0.2, 0.2))
     assert errors.nrmse_over_t == pytest.approx((math.sqrt(2.5) / 2, 0.5))
     assert json.loads(json.dumps(errors.to_dict()))["mse"] == 2

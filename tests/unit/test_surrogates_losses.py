@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from penstock_surrogates import find_loss
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock_surrogates import (
     Batch,
     Field,
@@ -48,7 +49,8 @@ def test_moments_of_parts_add_up_to_the_moments_of_the_whole(n: int, m: int, cen
     assert joined.count == whole.count == 3 * (n + m)
     torch.testing.assert_close(joined.mean, whole.mean)
     torch.testing.assert_close(joined.deviations, whole.deviations, rtol=1e-7, atol=1e-7)
-    assert torch.equal(joined.low, whole.low) and torch.equal(joined.high, whole.high)
+    assert torch.equal(joined.low, whole.low)
+    assert torch.equal(joined.high, whole.high)
     torch.testing.assert_close(whole.sum, values.reshape(-1, 2).sum(0))
     torch.testing.assert_close(whole.sum_of_squares, values.square().reshape(-1, 2).sum(0))
 
@@ -67,7 +69,8 @@ def test_moments_keep_a_small_variance_at_a_large_mean() -> None:
 def test_moments_travel_as_a_vector_and_join_by_name() -> None:
     first, second = moments_of(0), moments_of(1)
     again = Moments.from_vector(second["flow"].to_vector())
-    assert again.count == second["flow"].count and torch.equal(again.high, second["flow"].high)
+    assert again.count == second["flow"].count
+    assert torch.equal(again.high, second["flow"].high)
     assert torch.equal(again.deviations, second["flow"].deviations)
     joined = add_moments([first, second])
     assert joined["flow"].count == 2 * first["flow"].count

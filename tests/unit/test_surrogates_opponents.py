@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from penstock_surrogates import ConstantEmulator, Field, LinearEmulator, Parameter, Problem
 from torch import Tensor
+
+from penstock_surrogates import ConstantEmulator, Field, LinearEmulator, Parameter, Problem
 
 torch.set_num_threads(1)
 N, STEPS = 8, 10

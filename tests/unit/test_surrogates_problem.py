@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+
 from penstock_surrogates import Batch, Field, Parameter, Problem
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from penstock_surrogates import (
     Field,
     Moments,

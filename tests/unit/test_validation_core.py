@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from penstock_server.evaluation import Opponents, Trajectory, evaluate, network
 from penstock_server.validator import Validator
 from penstock_surrogates import (
@@ -20,7 +22,6 @@ from penstock_surrogates import (
     load,
     save,
 )
-from torch import Tensor
 
 torch.set_num_threads(1)
 STEPS = 5
@@ -96,7 +97,8 @@ def a_model(folder: Path, batches: int = 30) -> Path:
 def test_a_perfect_prediction_has_no_error_and_the_truth_is_compared_field_by_field() -> None:
     trajectories = held_out("validation", 4, seed=1)
     perfect = evaluate(lambda trajectory: trajectory.fields, PROBLEM, trajectories)
-    assert perfect.value == 0 and perfect.simulations == 4
+    assert perfect.value == 0
+    assert perfect.simulations == 4
 
     def off_by_two(trajectory: Trajectory) -> dict[str, Tensor]:
         return {**trajectory.fields, "u": trajectory.fields["u"] + 2}
@@ -123,13 +125,16 @@ def test_the_network_is_evaluated_as_its_user_would_call_it(tmp_path: Path) -> N
 def test_the_opponents_are_fitted_on_the_stream_alone() -> None:
     trajectories = held_out("validation", 6, seed=1)
     opponents = Opponents(PROBLEM, STEPS)
-    assert opponents.constant(trajectories) is None and opponents.linear(trajectories) is None
+    assert opponents.constant(trajectories) is None
+    assert opponents.linear(trajectories) is None
     stream = Stream(20)
     while (batch := stream.new_samples(100)) is not None:
         opponents.update(batch)
     linear, constant = opponents.linear(trajectories), opponents.constant(trajectories)
-    assert linear is not None and linear.evaluation.value < 1e-10
-    assert constant is not None and constant.kind == "mean field per step"
+    assert linear is not None
+    assert linear.evaluation.value < 1e-10
+    assert constant is not None
+    assert constant.kind == "mean field per step"
     assert 0.3 < constant.evaluation.value < 1.5
     assert opponents.samples == 20 * STEPS
     assert opponents.choose_ridge(trajectories) == 0
@@ -143,22 +148,29 @@ def test_a_report_has_the_error_beside_those_of_the_opponents(tmp_path: Path) ->
     assert validator.check(model, 10) is None, "no simulation has arrived yet"
     held.arrived = held_out("validation", 3, seed=1) + held_out("test", 2, seed=2)
     before = validator.check(model, 20)
-    assert before is not None and before["baseline"] is None and before["linear"] is None
+    assert before is not None
+    assert before["baseline"] is None
+    assert before["linear"] is None
     assert validator.fit() is False
     report = validator.check(model, 30)
-    assert report is not None and json.dumps(report)
-    assert report["metric"] == "nrmse" and report["final"] is False and report["batch"] == 30
+    assert report is not None
+    assert json.dumps(report)
+    assert report["metric"] == "nrmse"
+    assert report["final"] is False
+    assert report["batch"] == 30
     assert report["linear"] < 1e-10 < report["baseline"]
     assert report["value"] > report["linear"], "an untrained network"
     assert report["best"] == {"batch": 20, "value": report["value"]}
-    assert report["simulations"] == 3 and "test" not in report
+    assert report["simulations"] == 3
+    assert "test" not in report
 
 
 def test_the_test_simulations_enter_the_final_report_only(tmp_path: Path) -> None:
     held = Held(*held_out("validation", 3, seed=1), *held_out("test", 2, seed=2))
     validator = Validator(PROBLEM, STEPS, held, Stream(20), 1 << 20)
     final = validator.finish(a_model(tmp_path))
-    assert final.report["batch"] == 30 and final.report["final"] is True
+    assert final.report["batch"] == 30
+    assert final.report["final"] is True
     assert final.report["test"]["simulations"] == 2
     assert final.report["opponent_samples"] == 20 * STEPS
     assert set(final.compared) == {"validation", "test"}
@@ -168,5 +180,7 @@ def test_the_test_simulations_enter_the_final_report_only(tmp_path: Path) -> Non
 def test_a_campaign_without_held_out_simulations_still_ends(tmp_path: Path) -> None:
     validator = Validator(PROBLEM, STEPS, Held(), Stream(2), 1 << 20)
     final = validator.finish(a_model(tmp_path))
-    assert final.report["value"] is None and final.report["best"] is None
-    assert final.compared == {} and final.shown == []
+    assert final.report["value"] is None
+    assert final.report["best"] is None
+    assert final.compared == {}
+    assert final.shown == []

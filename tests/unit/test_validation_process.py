@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 import zmq
+from test_validation_core import PROBLEM, STEPS, Held, Stream, a_model, held_out
+
 from penstock.control import decode, encode
 from penstock_server import snapshot
 from penstock_server.validation import Settings, read_history, run, write_json
-from test_validation_core import PROBLEM, STEPS, Held, Stream, a_model, held_out
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,11 @@ class Trainer:
             return
         batch = self.batches.pop(0)
         root = self.folder / "snapshots"
-        snapshot.write(root, batch, lambda path: a_model(path, batch) and None, {}, {})
+
+        def save_model(path: Path) -> None:
+            a_model(path, batch)
+
+        snapshot.write(root, batch, save_model, {}, {})
         snapshot.prune(root)
 
 
@@ -66,12 +71,14 @@ def test_due_snapshots_are_reported_and_the_final_model_ends_it(tmp_path: Path) 
     run(settings(tmp_path), held, Stream(20), reports.append, trainer.wait)
     assert [report["batch"] for report in reports] == [0, 100, 260, 300, 999]
     assert [report["final"] for report in reports] == [False] * 4 + [True]
-    assert "test" in reports[-1] and not any("test" in report for report in reports[:-1])
+    assert "test" in reports[-1]
+    assert not any("test" in report for report in reports[:-1])
     figures = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert [entry["batch"] for entry in figures["history"]] == [0, 100, 260, 300, 999]
     assert set(figures["validation"]) == set(figures["test"]) == {"network", "constant", "linear"}
     over_t = figures["test"]["linear"]["per_field"]["u"]["nrmse_over_t"]
-    assert len(over_t) == STEPS and max(over_t) < 1e-10
+    assert len(over_t) == STEPS
+    assert max(over_t) < 1e-10
     assert reports[-1]["picture"] == str(tmp_path / "run" / "picture.png")
     assert (tmp_path / "run" / "picture.png").stat().st_size > 10_000
 
@@ -94,7 +101,7 @@ def test_a_picture_that_fails_does_not_cost_the_figures(
 def test_the_process_reports_to_the_coordinator_and_ends(tmp_path: Path) -> None:
     (tmp_path / "source.py").write_text(SOURCE)
     a_model(tmp_path / "model")
-    context = zmq.Context.instance()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     with context.socket(zmq.ROUTER) as router:
         port = router.bind_to_random_port("tcp://127.0.0.1")
         told = settings(
@@ -103,19 +110,21 @@ def test_the_process_reports_to_the_coordinator_and_ends(tmp_path: Path) -> None
             source_settings={"validation": 2},
             patience_s=30.0,
         )
-        (tmp_path / "settings.json").write_text(json.dumps(vars(told)))
+        told_path = tmp_path / "settings.json"
+        told_path.write_text(json.dumps(vars(told)))
         path = os.pathsep.join([*PACKAGES, str(tmp_path), str(Path(__file__).parent)])
         process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_server.validation"]
-            + ["--settings", str(tmp_path / "settings.json")],
+            [sys.executable, "-m", "penstock_server.validation", "--settings", told_path],
             env={**os.environ, "PYTHONPATH": path},
         )
         try:
             assert router.poll(60_000), "no report came"
             identity, frame = router.recv_multipart()
             request = decode(frame)
-            assert request["kind"] == "validated" and request["from"] == "validator/0"
-            assert request["final"] is True and request["batch"] == 30
+            assert request["kind"] == "validated"
+            assert request["from"] == "validator/0"
+            assert request["final"] is True
+            assert request["batch"] == 30
             reply = {"kind": "orders", "stop": False, "request": request["request"]}
             router.send_multipart([identity, encode(reply)])
             assert process.wait(timeout=30) == 0
@@ -142,5 +151,5 @@ def test_the_history_is_read_where_there_is_a_loss(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0], 3: {"y": float("inf")}})
+    write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0], "3": {"y": float("inf")}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, 1.0], "3": {"y": None}}

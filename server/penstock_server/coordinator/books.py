@@ -11,6 +11,10 @@ from dataclasses import field as data_field
 from penstock_server.coordinator.journal import EVENTS, FAULTS, Journal
 from penstock_server.coordinator.production import Production
 from penstock_server.coordinator.records import (
+    COMPLETED,
+    ENDED,
+    FAILED,
+    QUARANTINED,
     Agent,
     Changes,
     Entry,
@@ -192,3 +196,32 @@ class Books:
             self.standing.state, self.standing.why = "stopping", why
             self.changes.add(self.standing)
             self.event(f"The campaign stops: {why}")
+
+    def judge(self) -> None:
+        """After every event: is production over, or hopeless?"""
+        standing, production = self.standing, self.production
+        if standing.state != "running":
+            return
+        completed = production.count(COMPLETED)
+        given_up = production.count(FAILED) + production.count(QUARANTINED)
+        if production.over and production.count(COMPLETED, "train") == 0:
+            self.stop(f"all training simulations failed. {self._last_reason()}")
+        elif production.over:
+            standing.state = "over"
+            self.over_since = self.now
+            self.changes.add(standing)
+            self.event("Production is over: no simulation is left to be run.")
+        elif given_up >= self.rules.failed_at_first and not completed + production.count(ENDED):
+            self.stop(
+                f"the first {given_up} simulations failed and none was completed. "
+                f"{self._last_reason()}"
+            )
+
+    def _last_reason(self) -> str:
+        fault = self.journal.newest(FAULTS)
+        if fault is None:
+            return ""
+        return (
+            f"The last one, simulation {fault['simulation']}: {fault['message']} "
+            f"Its log is {fault['log'] or 'unknown'}."
+        )

@@ -88,6 +88,7 @@ class Staff:
                 f"{worker.sequence}."
             )
         self._close_previous(worker, request.previous)
+        books.judge()  # that may have been the last one
         answer = self._answer(worker, request.leaving)
         worker.sequence = request.sequence
         if answer["kind"] == "wait":
@@ -347,12 +348,11 @@ class Staff:
             books.lose_lease(lease, "its shards never confirmed all its segments.")
 
     def _shards_listen(self, lease: Lease) -> bool:
-        books = self._books
-        for name in books.production.simulations[lease.simulation].shards:
-            heard_at = books.shards[name].heard_at
-            if heard_at is None or books.now - heard_at > books.rules.silence_s:
-                return False
-        return True
+        books, rules = self._books, self._books.rules
+        silence_s = min(rules.silence_s, rules.step_deadline_s / 2)
+        shards = books.production.simulations[lease.simulation].shards
+        heard = [books.shards[name].heard_at for name in shards]
+        return all(at is not None and books.now - at <= silence_s for at in heard)
 
     def _check_worker(self, worker: Worker) -> None:
         books, rules = self._books, self._books.rules

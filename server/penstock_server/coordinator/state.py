@@ -15,8 +15,6 @@ from penstock_server.coordinator.books import Books, Saved
 from penstock_server.coordinator.journal import EVENTS, PROGRESS, VALIDATED
 from penstock_server.coordinator.plan import HELD_OUT
 from penstock_server.coordinator.records import (
-    COMPLETED,
-    ENDED,
     FAILED,
     QUARANTINED,
     SETTLED_STATES,
@@ -77,7 +75,7 @@ class State:
             reply = self._tick() if isinstance(event, Tick) else self._reply(event)
         except NotAccepted as error:
             reply = {"kind": "refused", "why": str(error)}
-        self._judge()
+        self._books.judge()
         return Outcome(reply, self._books.changes.take())
 
     def counters(self) -> dict[str, float]:
@@ -274,35 +272,6 @@ class State:
         if limit_s is not None and books.journal.seconds > limit_s:
             self._stop_training(f"stop.seconds = {limit_s:g} have passed.")
         return {}
-
-    def _judge(self) -> None:
-        """After every event: is production over, or hopeless?"""
-        books, production = self._books, self._books.production
-        if books.standing.state != "running":
-            return
-        completed = production.count(COMPLETED)
-        given_up = production.count(FAILED) + production.count(QUARANTINED)
-        if production.over and production.count(COMPLETED, "train") == 0:
-            books.stop(f"all training simulations failed. {self._last_reason()}")
-        elif production.over:
-            books.standing.state = "over"
-            books.over_since = books.now
-            books.changes.add(books.standing)
-            books.event("Production is over: no simulation is left to be run.")
-        elif given_up >= books.rules.failed_at_first and not completed + production.count(ENDED):
-            books.stop(
-                f"the first {given_up} simulations failed and none was completed. "
-                f"{self._last_reason()}"
-            )
-
-    def _last_reason(self) -> str:
-        fault = self._books.journal.newest("faults")
-        if fault is None:
-            return ""
-        return (
-            f"The last one, simulation {fault['simulation']}: {fault['message']} "
-            f"Its log is {fault['log'] or 'unknown'}."
-        )
 
 
 def _shown(event: Progress | Validated | Fault) -> dict[str, Any]:

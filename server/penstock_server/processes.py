@@ -1,0 +1,79 @@
+"""Server processes as the supervisor keeps them: started, watched, started again, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+RESTARTS = 20
+TAIL_BYTES = 4000
+
+
+class ServerProcess:
+    """One Python module run as a process of its own, with its output in a log file."""
+
+    def __init__(self, name: str, module: str, settings: Path, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.restarts = 0
+        self._command = [sys.executable, "-m", module, "--settings", str(settings)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C is the supervisor's alone."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+            )
+
+    def ended(self) -> int | None:
+        """The exit code, or None while it runs or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def restart(self) -> bool:
+        """Start it again after its end; False when it has died too often."""
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            return False
+        self.start()
+        return True
+
+    def tail(self) -> str:
+        """The end of its log."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").strip()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it ended within the time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, timeout_s: float) -> None:
+        """End it, by force after timeout_s; may be called twice."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGCONT)
+        if not self.wait(timeout_s):
+            self._process.kill()
+            self._process.wait()

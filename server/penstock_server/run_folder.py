@@ -1,0 +1,124 @@
+"""Where a run's files are: on disk under runs/<name>/<id>/, and in memory under /dev/shm."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+class RunFolderError(RuntimeError):
+    """The folder cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; `scratch` is in memory and goes away with the run."""
+
+    root: Path
+    scratch: Path
+
+    @property
+    def identity(self) -> str:
+        return self.root.name
+
+    @property
+    def campaign_number(self) -> int:
+        """What the wire calls the campaign; differs between runs."""
+        digest = hashlib.sha256(str(self.root).encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 1
+
+    @property
+    def campaign(self) -> Path:
+        return self.root / "campaign.toml"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.csv"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.scratch / "snapshots"
+
+    def shard(self, name: str) -> Path:
+        return self.scratch / f"shard-{name}"
+
+    def lock(self) -> IO[str]:
+        """Held while a supervisor runs this folder; raises RunFolderError when another one does."""
+        file = (self.root / "lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise RunFolderError(
+                f"The run {self.root} is in use by another supervisor. Wait for it, stop it, or "
+                "start a new run."
+            ) from error
+        return file
+
+    def make_scratch(self) -> None:
+        """An empty folder in memory; call it with the lock held."""
+        self.clear_scratch()
+        self.scratch.mkdir(mode=0o700)
+        self.snapshots.mkdir()
+
+    def clear_scratch(self) -> None:
+        """Gives the memory back; may be called twice."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def create(runs: Path, name: str) -> RunFolder:
+    """A new run of a campaign; raises RunFolderError when the disk does not let us."""
+    identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    root = (runs / name / identity).resolve()
+    folder = _folder(root)
+    try:
+        for path in (root, folder.logs, folder.settings, folder.checkpoints):
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"The run folder {root} cannot be made: {error.strerror}. Choose another with --runs."
+        ) from error
+    return folder
+
+
+def reopen(root: Path) -> RunFolder:
+    """An earlier run, for --resume; raises RunFolderError when it is none."""
+    folder = _folder(root.resolve())
+    if not folder.campaign.is_file():
+        raise RunFolderError(
+            f"{root} is not a run: it has no campaign.toml. Give a folder such as runs/NAME/ID."
+        )
+    return folder
+
+
+def _folder(root: Path) -> RunFolder:
+    memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else root
+    key = hashlib.sha256(str(root).encode()).hexdigest()[:12]
+    return RunFolder(root, memory / f"penstock-{key}")

@@ -1,0 +1,274 @@
+"""From one campaign file to what each process is told; pure, called by the supervisor."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock_surrogates.problem import Field, Parameter, Problem
+
+from penstock_server import validation
+from penstock_server.config import Campaign, FieldSpec
+from penstock_server.coordinator.plan import HELD_OUT, planned
+from penstock_server.coordinator.settings import Rules
+from penstock_server.coordinator.settings import Settings as CoordinatorSettings
+from penstock_server.design import Roles
+from penstock_server.feed import FeedSettings
+from penstock_server.interpreters import Command
+from penstock_server.launch.launcher import Agency
+from penstock_server.learner import LearningPlan
+from penstock_server.receiver import ReceiverSettings
+from penstock_server.rounds import Limits
+from penstock_server.run_folder import RunFolder
+from penstock_server.saving import SavingPlan
+from penstock_server.trainer import TrainingPlan
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the processes of a run listen; chosen once, kept over restarts."""
+
+    coordinator: str
+    shards: Mapping[str, str]
+    metrics: Mapping[str, int]  # process -> port
+
+    @classmethod
+    def choose(cls, shards: Sequence[str]) -> Addresses:
+        """Free ports of the loopback interface."""
+        n = len(shards)
+        ports = free_ports(2 + 2 * n)
+        metrics = dict(zip(["coordinator", *shards], ports[1 + n :], strict=True))
+        data = {name: f"tcp://127.0.0.1:{port}" for name, port in zip(shards, ports[1:])}
+        return cls(f"tcp://127.0.0.1:{ports[0]}", data, metrics)
+
+
+def shard_names(campaign: Campaign) -> list[str]:
+    """One shard a rank, and one for held-out simulations if there are any."""
+    training = [str(rank) for rank in range(campaign.training.ranks)]
+    return [*training, HELD_OUT] if campaign.design.held_out else training
+
+
+def problem_of(campaign: Campaign) -> Problem:
+    """What the surrogate is to learn."""
+    parameters = tuple(
+        Parameter(name, *spec.box, spec.distribution)
+        for name, spec in campaign.design.parameters.items()
+    )
+
+    def fields(specs: Mapping[str, FieldSpec]) -> dict[str, Field]:
+        found = {}
+        for name, spec in specs.items():
+            components = spec.sent_shape[-1] if spec.components > 1 else 1
+            found[name] = Field(spec.sent_shape, spec.role, spec.unit, components)
+        return found
+
+    return Problem(
+        parameters,
+        fields(campaign.step_fields),
+        fields(campaign.input_fields),
+        window=campaign.training.window,
+    )
+
+
+def coordinator_settings(
+    campaign: Campaign,
+    run: RunFolder,
+    addresses: Addresses,
+    points: Roles,
+    session: str,
+    settled: Mapping[int, list[tuple[int, int]]],
+) -> CoordinatorSettings:
+    """session tells a resumption from a restart of the coordinator."""
+    shards = shard_names(campaign)
+    live, solver = campaign.liveness, campaign.solver
+    return CoordinatorSettings(
+        address=addresses.coordinator,
+        database=str(run.root / "coordinator.sqlite"),
+        campaign=run.campaign_number,
+        name=campaign.name,
+        run=f"{run.identity}/{session}",
+        fields={name: spec.model_dump(mode="json") for name, spec in campaign.fields.items()},
+        stream=campaign.stream.model_dump(mode="json"),
+        shards=shards,
+        simulations=planned(
+            points,
+            campaign_seed=campaign.seed,
+            training_shards=[s for s in shards if s != HELD_OUT],
+            shards_per_simulation=campaign.stream.shards_per_simulation,
+        ),
+        rules=Rules(
+            silence_s=live.silence_s,
+            start_deadline_s=live.start_deadline_s,
+            step_deadline_s=solver.step_deadline_s,
+            max_attempts=solver.max_attempts,
+            target_error=campaign.stop.target_error,
+            seconds=campaign.stop.seconds,
+        ),
+        settled={simulation: list(ranges) for simulation, ranges in settled.items()},
+    )
+
+
+def receiver_settings(
+    campaign: Campaign, run: RunFolder, addresses: Addresses, shard: str, ledgers: Path | None
+) -> ReceiverSettings:
+    """ledgers: the folder of a checkpoint's ledger copies that this run goes on from."""
+    held_out = shard == HELD_OUT
+    training = campaign.training
+    length = campaign.stream.segment_steps
+    window = 1 if held_out else training.window
+    simulations = campaign.design.held_out if held_out else campaign.design.simulations
+    if held_out:
+        # One more of each, for a simulation that has to be repeated under a new id.
+        slots = (simulations + campaign.solver.workers) * campaign.segments_per_simulation
+    else:
+        samples = -(-campaign.reservoir.capacity // training.ranks)
+        slots = max(2, -(-samples // (length - window + 1)))
+    rows = min(slots, simulations) + 2 * campaign.solver.workers + 1
+    copy = ledgers / f"ledger-{shard}" if ledgers is not None else None
+
+    def arrays(specs: Mapping[str, FieldSpec]) -> dict[str, Any]:
+        return {n: {"shape": list(s.sent_shape), "dtype": s.dtype} for n, s in specs.items()}
+
+    return ReceiverSettings(
+        shard=shard,
+        campaign=run.campaign_number,
+        folder=str(run.shard(shard)),
+        address=addresses.shards[shard],
+        feed=feed_address(run, shard),
+        coordinator=addresses.coordinator,
+        policy="keep" if held_out else campaign.reservoir.policy,
+        slots=slots,
+        segment_steps=length,
+        window=window,
+        max_steps=campaign.steps_sent,
+        max_parts=max(64, campaign.solver.mpi_ranks),
+        rows=rows,
+        seed=campaign.seed,
+        threshold=campaign.reservoir.threshold // training.ranks,
+        parameters=list(campaign.design.parameters),
+        fields=arrays(campaign.step_fields),
+        inputs=arrays(campaign.input_fields),
+        order=list(campaign.fields),
+        patience_s=campaign.liveness.coordinator_patience_s,
+        metrics_port=addresses.metrics[shard],
+        checksums=campaign.audit.checksums,
+        journal=str(run.root / f"admissions-{shard}.bin") if campaign.audit.checksums else None,
+        resume_ledger=str(copy) if copy is not None and copy.exists() else None,
+    )
+
+
+def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
+    """What all ranks are told alike."""
+    training, reservoir, stop = campaign.training, campaign.reservoir, campaign.stop
+    return TrainingPlan(
+        learning=LearningPlan(
+            problem=problem_of(campaign),
+            surrogate=training.surrogate,
+            options=training.options,
+            optimizer=training.optimizer,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            schedule=training.schedule,
+            planned_batches=campaign.planned_batches,
+            loss=training.loss,
+            training_step=training.training_step,
+            dtype=training.dtype,
+            device=training.device,
+            seed=campaign.seed,
+        ),
+        limits=Limits(
+            ranks=training.ranks,
+            batch_size=training.batch_size,
+            threshold=reservoir.threshold,
+            band=reservoir.band,
+            policy=reservoir.policy,
+            draws_per_sample=reservoir.draws_per_sample,
+            snapshot_batches=training.snapshot_batches,
+            validation_batches=campaign.validation.every_batches,
+            checkpoint_s=campaign.checkpoint.every_s,
+            stop_batches=stop.batches,
+            stop_seconds=stop.seconds,
+        ),
+        saving=SavingPlan(
+            snapshots=run.snapshots,
+            model=run.model,
+            checkpoints=run.checkpoints,
+            keep_checkpoints=campaign.checkpoint.keep,
+            about={"campaign": campaign.name, "run": run.identity},
+        ),
+        threads=training.threads,
+    )
+
+
+def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, Any]:
+    """Where a rank finds the shard beside it."""
+    problem = problem_of(campaign)
+    both = {**problem.fields, **problem.inputs}
+    return asdict(
+        FeedSettings(
+            shard=str(rank),
+            folder=str(run.shard(str(rank))),
+            address=feed_address(run, str(rank)),
+            batch_size=campaign.training.batch_size,
+            window=campaign.training.window,
+            components={name: spec.components for name, spec in both.items()},
+            patience_s=campaign.liveness.coordinator_patience_s,
+        )
+    )
+
+
+def validator_settings(
+    campaign: Campaign, run: RunFolder, addresses: Addresses
+) -> validation.Settings:
+    """What the process outside the all-reduce is told."""
+    training = [str(run.shard(s)) for s in shard_names(campaign) if s != HELD_OUT]
+    return validation.Settings(
+        coordinator=addresses.coordinator,
+        snapshots=str(run.snapshots),
+        model=str(run.model),
+        folder=str(run.root),
+        problem=problem_of(campaign).to_dict(),
+        steps=campaign.steps_sent,
+        source="penstock_server.views:open_views",
+        source_settings={"held_out": str(run.shard(HELD_OUT)), "training": training},
+        title=campaign.name,
+        history=str(run.history),
+        loss=campaign.training.loss,
+        every_batches=campaign.validation.every_batches,
+        patience_s=campaign.liveness.coordinator_patience_s,
+    )
+
+
+def agency(campaign: Campaign, run: RunFolder, addresses: Addresses, command: Command) -> Agency:
+    """What every agent is started with."""
+    live = campaign.liveness
+    return Agency(
+        coordinator=addresses.coordinator,
+        command=tuple(command.argv),
+        log_dir=run.logs,
+        python=sys.executable,
+        environment=command.env,
+        beat_s=live.beat_s,
+        silence_s=live.silence_s,
+        coordinator_patience_s=live.coordinator_patience_s,
+    )
+
+
+def feed_address(run: RunFolder, shard: str) -> str:
+    return f"ipc://{run.scratch}/feed-{shard}"
+
+
+def free_ports(n: int) -> list[int]:
+    """Different ports of 127.0.0.1 that nobody listens on at present."""
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
