@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
+cache=${PENSTOCK_CACHE:-$root/.cache} # of compiled forms; the server looks there, too
 mkdir -p .cache
 
 say() { echo "setup: $*"; }
@@ -61,10 +62,13 @@ install_packages() {
     local options=(-y --no-install-recommends -o DPkg::Lock::Timeout=300) log=.cache/apt.log
     export DEBIAN_FRONTEND=noninteractive
     # The lists are fetched only if they do not know a package, or are too old to get one.
-    if ! apt-cache show "$@" >/dev/null 2>&1; then
-        say "fetching the package lists"
-        apt-get update >"$log" 2>&1 || true
-    fi
+    for package in "$@"; do
+        if ! apt-cache show "$package" >/dev/null 2>&1; then
+            say "fetching the package lists"
+            apt-get update >"$log" 2>&1 || true
+            break
+        fi
+    done
     if ! apt-get install "${options[@]}" "$@" >"$log" 2>&1; then
         say "that did not work; once more with fresh package lists"
         apt-get update >"$log" 2>&1 || true
@@ -93,6 +97,16 @@ debian_packages() {
     fi
 }
 
+pip_install() {
+    local log=.cache/pip.log
+    if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input -c constraints.txt \
+        "$@" >"$log" 2>&1; then
+        grep -v '^WARNING' "$log" | tail -n 20 >&2
+        die "pip could not install $*; all that it said is in $log. Without a network, or with a" \
+            "mirror, set pip's index (PIP_INDEX_URL) and run make setup again."
+    fi
+}
+
 server_environment() {
     local wanted python
     wanted=$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
@@ -105,13 +119,12 @@ server_environment() {
         say "making .venv with $python ($("$python" -V))"
         "$python" -m venv --clear .venv
     fi
-    local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt)
     local torch
     torch=$(grep -E '^torch==' constraints.txt)
     say "installing $torch into .venv (the largest part)"
-    "${pip[@]}" "$torch" || die "pip could not install $torch; is there a network, or an index in pip's settings?"
+    pip_install "$torch"
     say "installing the server and its tools into .venv"
-    "${pip[@]}" -e '.[server,dev]' || die "pip could not install the server; its message stands above."
+    pip_install -e '.[server,dev]'
     echo "$wanted $root" >.venv/penstock-setup
 }
 
@@ -125,10 +138,10 @@ compiled_forms() {
     fi
     wanted=$( (echo "$python"; "$python" -V; stat -c '%Y' "$("$python" -c 'import importlib.util as u; print(u.find_spec("dolfinx").origin)')"
         cat solvers/penstock_solvers/*.py) | sha256sum | cut -d' ' -f1)
-    if [ "$(cat .cache/warm 2>/dev/null)" = "$wanted" ] && [ -d .cache/fenics ]; then return 0; fi
-    say "compiling the solvers' forms with $python into .cache"
+    if [ "$(cat .cache/warm 2>/dev/null)" = "$wanted" ] && [ -d "$cache/fenics" ]; then return 0; fi
+    say "compiling the solvers' forms with $python into $cache"
     if env PYTHONPATH="$root/clients:$root/solvers${PYTHONPATH:+:$PYTHONPATH}" \
-        XDG_CACHE_HOME="$root/.cache" OMP_NUM_THREADS=1 \
+        XDG_CACHE_HOME="$cache" OMP_NUM_THREADS=1 \
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
         "$python" -m penstock_solvers.warm >.cache/warm.log 2>&1; then
         echo "$wanted" >.cache/warm

@@ -67,6 +67,8 @@ class Agent:
                 self._asker.post("beat", **self._beat())
                 next_beat = now + self._beat_s
             reply = self._asker.poll(LOOK_S)
+            if not self._asker.pending and reply is None:
+                time.sleep(LOOK_S)
             if reply is not None:
                 self._obey(reply)
                 # Orders are answers: after a start, do not wait a beat to say that it runs.

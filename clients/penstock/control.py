@@ -116,7 +116,10 @@ class Asker:
         self._send()
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The newest request's reply, if it comes within `timeout_s`; repeats what is due."""
+        """The newest request's reply, if it comes within `timeout_s`; repeats what is due.
+
+        Returns at once when no request waits for its reply.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             reply = self._receive()

@@ -136,8 +136,10 @@ class Group:
 class Keeper:
     """A forked process that outlives its agent by seconds: if the agent dies, it ends the group.
 
-    The kernel tells the command itself of the agent's death; its children (the ranks under a shell
-    script that calls mpirun) learn it from here. Start it before any thread or ZeroMQ context.
+    The kernel tells the command itself of the agent's death (PR_SET_PDEATHSIG); its children learn
+    it from here: the mpirun under a shell script, and the ranks of an mpirun that was terminated in
+    its first moments, which Open MPI 4.1 leaves behind. Start it before any thread or ZeroMQ
+    context.
     """
 
     def __init__(self, mark: str) -> None:

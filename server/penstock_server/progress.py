@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from penstock.control import Asker, NoAnswer
 from penstock_server.learner import Learner
 from penstock_server.saving import counts
 from penstock_server.turns import Turn, Turns
+
+DONE_S = 30.0  # to be heard by the coordinator at the end
 
 # Posts progress without waiting; gives the orders that came meanwhile, {"stop": bool, "why": str}.
 Report = Callable[[dict[str, Any]], "dict[str, Any] | None"]
@@ -28,6 +31,7 @@ class Progress:
         self._learner, self._turns = learner, turns
         self._due_s = 0.0
         self._losses = (0.0, 0)  # sum and number since the last report
+        self._told = ""  # the error that was reported last
         self._why = ""  # of an order to stop
 
     def look(self, turn: Turn, error: str) -> None:
@@ -38,8 +42,15 @@ class Progress:
         if turns.seconds < self._due_s:
             return
         self._due_s = turns.seconds + self._every_s
-        state = "draining" if turns.state.draining else "training"
-        self.post(self.body(state if turns.state.started else "waiting", error))
+        self.post(self.body(self.state, "" if error == self._told else error))
+        self._told = error
+
+    @property
+    def state(self) -> str:
+        """The word for where training is."""
+        if not self._turns.state.started:
+            return "waiting"
+        return "draining" if self._turns.state.draining else "training"
 
     def post(self, body: dict[str, Any]) -> None:
         """Post this now and follow the orders."""
@@ -67,3 +78,23 @@ class Progress:
             "stop_why": self._why,
             "error": error,
         }
+
+
+class CoordinatorReport:
+    """A `Report` to the coordinator; gives up when it is silent for patience_s."""
+
+    def __init__(self, address: str, patience_s: float) -> None:
+        self._asker = Asker(address, "trainer/0")
+        self._patience_s = patience_s
+
+    def __call__(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        if body["state"] == "done":
+            return self._asker.ask("progress", timeout_s=DONE_S, **body)
+        reply = self._asker.poll()
+        if self._asker.waited_s > self._patience_s:
+            raise NoAnswer(
+                f"The coordinator at {self._asker.address} has been silent for "
+                f"{self._patience_s:g} s, so training ends. The newest checkpoint stands."
+            )
+        self._asker.post("progress", **body)
+        return reply

@@ -37,15 +37,24 @@ class Ranks:
 
     @classmethod
     def join(
-        cls, rank: int, world: int, init_method: str, *, cuda: bool = False, silence_s: float = 300
+        cls,
+        rank: int,
+        world: int,
+        init_method: str | None,
+        *,
+        cuda: bool = False,
+        silence_s: float = 300,
     ) -> Ranks:
         """Meet the other ranks at `init_method` ("file:///.." or "tcp://host:port").
 
-        A rank that says nothing for `silence_s` is taken for lost.
+        None: the caller has made the default process group already. A rank that says nothing for
+        `silence_s` is taken for lost.
         """
         ranks = cls(rank, world)
-        if world > 1:
-            timeout = datetime.timedelta(seconds=silence_s)
+        if world == 1:
+            return ranks
+        timeout = datetime.timedelta(seconds=silence_s)
+        if init_method is not None:
             dist.init_process_group(
                 "nccl" if cuda else "gloo",
                 init_method=init_method,
@@ -53,7 +62,7 @@ class Ranks:
                 world_size=world,
                 timeout=timeout,
             )
-            ranks._group = dist.new_group(backend="gloo", timeout=timeout)
+        ranks._group = dist.new_group(backend="gloo", timeout=timeout)
         return ranks
 
     def leave(self) -> None:

@@ -52,7 +52,7 @@ class Tally:
 
     ranks: float = 0
     ready: float = 0  # samples in this rank's next batch
-    full: float = 0  # 1: the next batch has batch_size samples
+    full: float = 0  # 1: no more can come to the next batch, it has batch_size or all is over
     repeats: float = 0  # samples of the next batch that were drawn before
     fresh: float = 0  # `ready` if there are no repeats in the next batch, else 0
     admitted: float = 0
@@ -77,7 +77,7 @@ class Tally:
         return cls(
             ranks=1,
             ready=stock.ready,
-            full=stock.ready >= batch_size,
+            full=stock.ready >= batch_size or stock.over,
             repeats=stock.ready - stock.fresh,
             fresh=stock.ready if stock.fresh == stock.ready else 0,
             admitted=stock.admitted,
@@ -255,7 +255,7 @@ def _start(state: State, tally: Tally, limits: Limits, over: bool) -> tuple[Acti
 
 def _drawn_enough(tally: Tally, limits: Limits) -> bool:
     """Production is over: is it time to draw the unseen ones, once each?"""
-    if tally.ready == 0:
+    if not tally.stored or (limits.policy in ("fifo", "firo") and not tally.unseen):
         return True
     if limits.draws_per_sample is not None:
         return tally.drawn + tally.unseen >= limits.draws_per_sample * tally.admitted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+
+PREFIX = "penstock-"
 
 
 class RunFolderError(RuntimeError):
@@ -85,8 +89,10 @@ class RunFolder:
     def make_scratch(self) -> None:
         """An empty folder in memory; call it with the lock held."""
         self.clear_scratch()
+        _sweep(self.scratch.parent)
         self.scratch.mkdir(mode=0o700)
         self.snapshots.mkdir()
+        (self.scratch / "run").write_text(str(self.root), encoding="utf-8")
 
     def clear_scratch(self) -> None:
         """Gives the memory back; may be called twice."""
@@ -121,4 +127,14 @@ def reopen(root: Path) -> RunFolder:
 def _folder(root: Path) -> RunFolder:
     memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else root
     key = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-    return RunFolder(root, memory / f"penstock-{key}")
+    return RunFolder(root, memory / f"{PREFIX}{key}")
+
+
+def _sweep(memory: Path) -> None:
+    """Gives back the memory of runs whose supervisor was killed: nobody holds their lock."""
+    for scratch in memory.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, RunFolderError):
+            root = Path((scratch / "run").read_text(encoding="utf-8"))
+            if root.is_dir():
+                _folder(root).lock().close()
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -36,6 +36,7 @@ from penstock_server.wiring import Addresses
 TURN_S = 0.1
 STATUS_S = 0.5
 STOP_S = 20.0  # for each kind of process to end by itself
+RECEIVER_S = 3.0  # for a receiver to hear that it may leave
 VALIDATOR_S = 600.0  # for the last evaluation
 
 Status = dict[str, Any]
@@ -109,6 +110,7 @@ class Supervisor:
         self._ranks: RankGroup | None = None
         self._asker: Asker | None = None
         self._asked_s = 0.0
+        self._pids: dict[str, int | None] = {}
         self._ending = False
 
     # -- start -----------------------------------------------------------------------------------
@@ -129,8 +131,6 @@ class Supervisor:
             told = wiring.receiver_settings(campaign, run, self._addresses, shard, ledgers)
             told.save(run.settings / f"{name}.json")
             self._add(name, "penstock_server.receiver")
-        self._launcher = LocalLauncher(wiring.agency(campaign, run, self._addresses, command))
-        self._launcher.start(campaign.solver.workers)
         self._asker = Asker(self._addresses.coordinator, "supervisor/0")
         if HELD_OUT in self._shards:
             validator = wiring.validator_settings(campaign, run, self._addresses)
@@ -146,7 +146,9 @@ class Supervisor:
             scratch=run.scratch,
             logs=run.logs,
         )
-        self._ranks.start()
+        self._ranks.start()  # Ray first: it takes seconds, and solvers would take its cores
+        self._launcher = LocalLauncher(wiring.agency(campaign, run, self._addresses, command))
+        self._launcher.start(campaign.solver.workers)
         self._phase("started")
 
     def _add(self, name: str, module: str) -> None:
@@ -194,6 +196,19 @@ class Supervisor:
         if self._ranks.failure is not None:
             raise self._failed(self._ranks.failure)
         self._ask_status()
+        self._write_processes()
+
+    def _write_processes(self) -> None:
+        """processes.json: who runs under which process id, for people and for tests."""
+        assert self._launcher is not None and self._ranks is not None
+        pids = {name: process.pid for name, process in self._processes.items()}
+        pids |= self._launcher.pids
+        pids |= {f"rank-{rank}": pid for rank, pid in enumerate(self._ranks.pids) if pid}
+        if pids != self._pids:
+            self._pids = pids
+            part = self._run.root / "processes.part"
+            part.write_text(json.dumps(pids, indent=1) + "\n", encoding="utf-8")
+            part.replace(self._run.root / "processes.json")
 
     def _look_after(self, process: ServerProcess) -> None:
         code = process.ended()
@@ -294,6 +309,8 @@ class Supervisor:
                     time.sleep(0.05)
             self._launcher.stop(STOP_S)
         for name, process in self._processes.items():
+            if name.startswith("receiver") and asked is not None and asked.ended() is None:
+                process.wait(RECEIVER_S)
             if name != "coordinator":
                 process.stop(STOP_S)
         if asked is not None and not asked.wait(5.0):

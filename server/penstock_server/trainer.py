@@ -75,7 +75,7 @@ def train(
     except Exception as error:
         if is_lost(error):  # all ranks start again, so nothing is done
             raise RankLost(f"A rank is gone or silent: {error}") from error
-        progress.post(progress.body("done", f"{type(error).__name__}: {error}"))
+        progress.post(progress.body(progress.state, f"{type(error).__name__}: {error}"))
         raise
     return outcome
 

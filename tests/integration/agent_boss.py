@@ -82,6 +82,8 @@ class Boss:
 
     def die_and_come_back(self) -> None:
         self.socket.close(linger=0)
+        self.context.term()  # only then is the port free
+        self.context = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
         self.socket.bind(self.address)
 

@@ -61,7 +61,6 @@ def test_two_ranks_learn_what_one_with_the_double_batch_learns(tmp_path: Path) -
     one = finish(alone, DEADLINE_S)[0]
     assert [outcome["batches"] for outcome in [one, *both]] == [200, 200, 200]
     assert one["draws"] == both[0]["draws"] == 1600
-    assert both[0]["loss"] == pytest.approx(one["loss"], rel=1e-8)
     assert difference(tmp_path / "two", tmp_path / "one") < 1e-8
     calls = [[call for call in outcome["calls"] if call != ["drain"]] for outcome in both]
     assert calls[0] == calls[1]

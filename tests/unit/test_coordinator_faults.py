@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from coordinator_desk import Desk, ended, failed, refusal, settings
 
@@ -47,7 +49,7 @@ def test_a_worker_that_exits_by_its_own_fault_is_counted_and_named() -> None:
     assert fault["inputs"] == {"T0": 100.0}
     assert (fault["worker"], fault["log"]) == ("w1", "/logs/w1.log")
     assert "exit code 3" in fault["message"]
-    assert "boom" in fault["stderr"]
+    assert "boom" in fault["stderr_tail"]
     assert fault["next_command"].startswith("penstock repeat 0 '{\"T0\": 100.0}' ")
 
 
@@ -285,7 +287,11 @@ def test_a_command_that_dies_twice_before_any_hello_ends_the_campaign() -> None:
     desk = Desk()
     desk.report()
     desk.beat("a1", "idle")
-    dead = {"state": "exited", "exit_code": 1, "stderr_tail": "ImportError: no dolfinx"}
+    dead: dict[str, Any] = {
+        "state": "exited",
+        "exit_code": 1,
+        "stderr_tail": "ImportError: no dolfinx",
+    }
     assert desk.beat(**dead)["order"] == "go_on"  # not at once
     desk.wait(1.0)
     assert desk.beat("a1", "idle")["order"] == "start"

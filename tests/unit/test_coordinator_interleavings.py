@@ -40,6 +40,7 @@ class World:
     delivered: dict[str, list[list[int]]] = field(default_factory=dict)  # not yet acknowledged
     sent: set[tuple[int, str]] = field(default_factory=set)  # simulation, shard: all is there
     settled: dict[int, str] = field(default_factory=dict)
+    guilty: int = 0  # what a solver did wrong
 
     def beat(self, player: Player, lost: bool = False) -> None:
         reply = self.desk.beat(
@@ -72,6 +73,7 @@ class World:
         reply = self.desk.say(
             "next", worker=player.worker, sequence=player.sequence + 1, previous=player.previous
         )
+        assert reply["kind"] in ("assignment", "wait", "over"), reply
         if lost or reply["kind"] == "wait":
             return
         player.sequence += 1
@@ -93,6 +95,7 @@ class World:
     def fail(self, player: Player) -> None:
         if player.state == "running" and player.assignment is not None:
             given, player.assignment = player.assignment, None
+            self.guilty += 1
             player.previous = {
                 "simulation": given["simulation"], "lease": given["lease"], "outcome": "failed",
             }  # fmt: skip
@@ -100,6 +103,7 @@ class World:
     def kill_worker(self, player: Player, code: int) -> None:
         if player.state == "running":
             player.state, player.exit_code, player.assignment = "exited", code, None
+            self.guilty += code != -9
 
     def kill_agent(self, player: Player) -> None:
         player.life += 1
@@ -128,6 +132,8 @@ class World:
                 assert simulation.state == self.settled[number], "what is settled stays settled"
             if simulation.state in SETTLED_STATES:
                 self.settled[number] = simulation.state
+        faults = sum(simulation.faults for simulation in production.simulations.values())
+        assert faults <= self.guilty, "nobody is blamed for what others did"
         kept = {row.id: row for row in self.desk.saved().simulations}
         assert kept == production.simulations, "the database and the memory differ"
 
@@ -137,6 +143,7 @@ def new_world() -> World:
         settings(
             train=TRAIN, validation=HELD_OUT, shards=SHARDS, shards_per_simulation=2,
             max_attempts=10_000, max_losses=10_000, failed_at_first=10_000, dead_starts=10_000,
+            step_deadline_s=1e9,
         )
     )  # fmt: skip
     desk.report_all()

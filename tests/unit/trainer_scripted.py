@@ -186,7 +186,11 @@ def moments_of(batches: Sequence[Batch]) -> dict[str, Moments]:
 
 
 def make_plan(
-    folder: Path, ranks: int = 1, size: int = 4, limits: dict[str, Any] | None = None, **learning: Any
+    folder: Path,
+    ranks: int = 1,
+    size: int = 4,
+    limits: dict[str, Any] | None = None,
+    **learning: Any,
 ) -> TrainingPlan:
     """A small MLP on `PROBLEM`; everything goes below `folder`."""
     settings: dict[str, Any] = {

@@ -158,7 +158,7 @@ class Books:
                 "worker": lease.worker,
                 "log": worker.log if worker else "",
                 "message": message,
-                "stderr": worker.tail if worker else "",
+                "stderr_tail": worker.tail if worker else "",
                 "outcome": outcome,
                 "next_command": self.repeat_command(simulation),
             },

@@ -17,6 +17,7 @@ from penstock_server.coordinator.requests import Event, NotAccepted, Stop, Tick,
 from penstock_server.coordinator.settings import Settings
 from penstock_server.coordinator.state import State
 from penstock_server.coordinator.store import Store
+from penstock_server.metrics import serve_counts
 
 TICK_S = 0.25
 BIND_PATIENCE_S = 10.0  # after a kill, the port may be taken for a moment
@@ -27,7 +28,7 @@ LEAVING_S = 20.0  # after the supervisor's end or a signal; then without waiting
 class Coordinator:
     """Serves one campaign until the supervisor says stop, or is no longer there.
 
-    clock: seconds that do not go back. `counters` is for the metrics.
+    clock: seconds that do not go back.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,13 +38,14 @@ class Coordinator:
         self._store.write(self._state.unsaved())
         self._context = zmq.Context()
         self._router = _bind(self._context, settings.address, clock)
+        self._counters = self._state.counters()
         self._signalled = ""
         self._leave_at: float | None = None
         self._closed = False
 
     def counters(self) -> dict[str, float]:
-        """Name -> value, for the metrics."""
-        return self._state.counters()
+        """Name -> value as of the last tick, for the metrics; from any thread."""
+        return self._counters
 
     def run(self) -> None:
         """The loop. Returns when all have left after a stop."""
@@ -57,6 +59,7 @@ class Coordinator:
             if self._clock() >= next_tick:
                 next_tick = self._clock() + TICK_S
                 self._apply(Tick())
+                self._counters = self._state.counters()
                 self._look_around(parent)
             overdue = self._leave_at is not None and self._clock() >= self._leave_at
             if done_at is None and (self._state.finished or overdue):
@@ -124,6 +127,7 @@ class Coordinator:
 def serve(settings: Settings) -> None:
     """Run a coordinator in this process; what `python -m penstock_server.coordinator` does."""
     coordinator = Coordinator(settings)
+    serve_counts(settings.metrics_port, "coordinator", {}, coordinator.counters)
 
     def leave(number: int, _frame: FrameType | None) -> None:
         coordinator.leave(f"the coordinator received {signal.Signals(number).name}.")

@@ -65,6 +65,7 @@ class Settings(BaseModel):
     simulations: list[Planned] = Field(min_length=1)
     rules: Rules
     repeat_command: str = ""
+    metrics_port: int = 0  # of 127.0.0.1; 0 serves none
     settled: dict[int, list[tuple[int, int]]] = {}
 
     def save(self, path: Path | str) -> None:

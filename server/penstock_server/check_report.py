@@ -1,0 +1,334 @@
+"""What `penstock check` prints: what a campaign costs, whether it fits here, what would be started.
+
+`examine` collects the facts about this machine; `report` and `refusals` are pure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from penstock_server.config import Campaign
+from penstock_server.display import figure, number, size
+from penstock_server.doctor import SHARED_MEMORY
+from penstock_server.estimate import RANK_BYTES, SERVICES_BYTES, SOLVER_BYTES, estimates
+from penstock_server.interpreters import Command, SolverError, solver_command
+
+# A guess: what a small network on one CPU core draws; summary.json of an earlier run has the truth.
+DRAWS_PER_S = 1000.0
+SNAPSHOT_BYTES = 64_000_000  # of weights and optimiser in memory; a guess, small networks have less
+RESERVE = 0.02  # of /dev/shm, for what else is there
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has for a campaign; bytes."""
+
+    cores: int
+    shared_total: int
+    shared_free: int
+    memory_free: int
+    ports: bool  # whether enough of the loopback interface's are free
+    command: Command | None  # of one worker
+    command_error: str = ""
+
+
+@dataclass(frozen=True)
+class ShardMemory:
+    """One slab in shared memory."""
+
+    shard: str
+    segments: int
+    n_bytes: int
+
+
+def examine(campaign: Campaign) -> Machine:
+    """Looks at memory, cores, ports and the solver's command; starts nothing of the campaign."""
+    folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path.cwd()
+    disk = shutil.disk_usage(folder)
+    command, error = None, ""
+    try:
+        command = solver_command(campaign)
+    except SolverError as problem:
+        error = str(problem)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        shared_total=disk.total,
+        shared_free=disk.free,
+        memory_free=memory_free(),
+        ports=ports_are_free(n_ports(campaign)),
+        command=command,
+        command_error=error,
+    )
+
+
+def memory_free() -> int:
+    """Bytes that may still be used: of the machine, or of the container that this is."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return max(0, min(free, limit - int((group / "memory.current").read_text())))
+    except (OSError, ValueError):  # no limit, or another version of control groups
+        return free
+
+
+def ports_are_free(n: int) -> bool:
+    """Whether n sockets can listen on 127.0.0.1 at once."""
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+    except OSError:
+        return False
+    finally:
+        for each in sockets:
+            each.close()
+    return True
+
+
+def n_ports(campaign: Campaign) -> int:
+    """One for the coordinator and one for each shard, and as many for metrics."""
+    return 2 + 2 * len(shards(campaign))
+
+
+def shards(c: Campaign) -> list[ShardMemory]:
+    """The slabs that are made when the campaign starts: one a rank, and the held-out one."""
+    segment = sum(f.sent_bytes for f in c.step_fields.values()) * c.stream.segment_steps
+    row = sum(f.sent_bytes for f in c.input_fields.values())
+    spare = 2 * c.solver.workers + 1  # rows of simulations that are on their way
+    samples = math.ceil(c.reservoir.capacity / c.training.ranks)
+    slots = max(2, math.ceil(samples / c.samples_per_segment))
+    rows = min(slots, c.design.simulations) + spare
+    found = [
+        ShardMemory(str(rank), slots, slots * segment + rows * row)
+        for rank in range(c.training.ranks)
+    ]
+    if c.design.held_out:
+        slots = (c.design.held_out + c.solver.workers) * c.segments_per_simulation
+        rows = min(slots, c.design.held_out) + spare
+        found.append(ShardMemory("held-out", slots, slots * segment + rows * row))
+    return found
+
+
+def processes_bytes(c: Campaign) -> int:
+    """Resident memory of everything but the slabs, as measured on small campaigns."""
+    solvers = c.solver.workers * c.solver.mpi_ranks * SOLVER_BYTES
+    windows = min(c.stream.window_bytes, estimates(c).simulation_bytes) * c.solver.workers
+    return solvers + windows + c.training.ranks * RANK_BYTES + SERVICES_BYTES
+
+
+def useful_workers(
+    steps_per_s: float, draws_per_s: float, draws_per_sample: float | None
+) -> tuple[int, float]:
+    """How many workers keep a training busy, and the new samples per second that it takes.
+
+    steps_per_s: of one worker, everything between its steps included. A training that draws each
+    sample r times takes draws_per_s / r new ones; without a limiter it takes any number, and one
+    draw a sample is counted.
+    """
+    wanted = draws_per_s / (draws_per_sample or 1.0)
+    return max(1, math.ceil(wanted / steps_per_s)), wanted
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+def refusals(c: Campaign, machine: Machine) -> list[str]:
+    """Why the campaign cannot run here, with the arithmetic; empty if it can."""
+    found = [machine.command_error] if machine.command_error else []
+    slabs = shards(c)
+    in_shared = sum(slab.n_bytes for slab in slabs)
+    if in_shared + SNAPSHOT_BYTES > machine.shared_free * (1 - RESERVE):
+        found.append(_too_little_shared(c, machine, slabs))
+    everything = in_shared + SNAPSHOT_BYTES + processes_bytes(c)
+    if everything > machine.memory_free:
+        parts = ", ".join(f"{words} {size(n)}" for words, n in memory_parts(c))
+        found.append(
+            f"The campaign needs about {size(everything)} of memory and {size(machine.memory_free)}"
+            f" are free: {parts}. Lower reservoir.capacity, solver.workers or design.validation, "
+            "or use a larger machine."
+        )
+    if not machine.ports:
+        found.append(
+            f"{n_ports(c)} free ports of 127.0.0.1 are needed, and they cannot be had. End "
+            "programs that keep many, or widen net.ipv4.ip_local_port_range."
+        )
+    return found
+
+
+def shared_refusal(c: Campaign, shared_free: int) -> str | None:
+    """For `penstock run`: why the slabs do not fit, or None. The rest of memory is a guess."""
+    slabs = shards(c)
+    if sum(slab.n_bytes for slab in slabs) <= shared_free:
+        return None
+    machine = Machine(0, shared_free, shared_free, 0, True, None)
+    return _too_little_shared(c, machine, slabs)
+
+
+def _too_little_shared(c: Campaign, machine: Machine, slabs: list[ShardMemory]) -> str:
+    training = [slab for slab in slabs if slab.shard != "held-out"]
+    held_out = sum(slab.n_bytes for slab in slabs) - sum(slab.n_bytes for slab in training)
+    per_sample = sum(slab.n_bytes for slab in training) / c.reservoir.capacity
+    sentence = (
+        f"The reservoir does not fit into {SHARED_MEMORY}: {number(c.reservoir.capacity)} samples "
+        f"x {size(per_sample)} = {size(sum(slab.n_bytes for slab in training))}"
+    )
+    if held_out:
+        n = c.design.held_out + c.solver.workers
+        sentence += (
+            f", and {c.design.held_out} held-out + {c.solver.workers} spare simulations x "
+            f"{size(held_out / n)} = {size(held_out)}"
+        )
+    sentence += f", and {size(SNAPSHOT_BYTES)} for snapshots; {size(machine.shared_free)} are free."
+    usable = machine.shared_free * (1 - RESERVE) - held_out - SNAPSHOT_BYTES
+    least = max(2 * c.training.global_batch, c.reservoir.threshold + 1)
+    possible = math.floor(usable / per_sample) if per_sample else 0
+    if possible >= least:
+        sentence += f" Set reservoir.capacity = {_round_down(possible)}"
+    else:
+        sentence += " Send less of the fields (crop, stride, every), hold out fewer simulations"
+    return sentence + (
+        ", or give it more: docker run --shm-size=4g, or mount -o remount,size=75% /dev/shm."
+    )
+
+
+def _round_down(n: int) -> int:
+    """To two digits, so that it reads like a choice."""
+    unit: int = 10 ** max(0, len(str(n)) - 2)
+    return n // unit * unit
+
+
+# -- the report ----------------------------------------------------------------------------------
+
+
+def report(c: Campaign, machine: Machine, draws_per_s: float = DRAWS_PER_S) -> Iterator[str]:
+    """The lines that `penstock check` prints for a valid campaign."""
+    yield from _production(c)
+    yield from _training(c)
+    yield from _memory(c, machine)
+    yield from _workers(c, machine, draws_per_s)
+    yield from _launch(c, machine)
+    for remark in estimates(c).remarks:
+        yield f"Note: {remark}"
+
+
+def memory_parts(c: Campaign) -> list[tuple[str, int]]:
+    """Who needs what, in bytes."""
+    slabs = [(f"shard {slab.shard}", slab.n_bytes) for slab in shards(c)]
+    n = c.solver.workers * c.solver.mpi_ranks
+    windows = min(c.stream.window_bytes, estimates(c).simulation_bytes) * c.solver.workers
+    return [
+        *slabs,
+        ("snapshots", SNAPSHOT_BYTES),
+        (f"{n} solver processes", n * SOLVER_BYTES + windows),
+        (f"{c.training.ranks} training ranks", c.training.ranks * RANK_BYTES),
+        ("the other processes and Ray", SERVICES_BYTES),
+    ]
+
+
+def _production(c: Campaign) -> Iterator[str]:
+    cost, design = estimates(c), c.design
+    exact = "" if c.solver.steps is not None else "up to "
+    held_out = f" + {design.held_out} held out" if design.held_out else ""
+    yield "Production"
+    yield (
+        f"  {number(design.simulations)}{held_out} simulations of {exact}{c.steps_sent} sent "
+        f"steps; {len(design.parameters)} parameters by {design.sampler}"
+    )
+    for name, field in c.fields.items():
+        shape = " x ".join(map(str, field.sent_shape)) or "one number"
+        yield f"  {name}: {shape}, {field.dtype}, {field.role}: {size(field.sent_bytes)} a step"
+    yield (
+        f"  {exact}{size(cost.simulation_bytes)} a simulation, "
+        f"{exact}{size(cost.streamed_bytes)} streamed in all, nothing of it to a disk"
+    )
+
+
+def _training(c: Campaign) -> Iterator[str]:
+    cost, training, reservoir = estimates(c), c.training, c.reservoir
+    ratio = reservoir.draws_per_sample
+    draws = f"drawn {ratio:g} times on average" if ratio else "drawn as fast as training goes"
+    batches = "as many batches as that gives"
+    if cost.batches is not None:
+        batches = f"{number(cost.batches)} batches"
+    yield "Training"
+    yield (
+        f"  {training.surrogate} on {training.ranks} rank(s) x {training.batch_size} samples a "
+        f"batch; {number(cost.samples)} samples, {draws}: {batches}"
+    )
+    yield (
+        f"  reservoir: {reservoir.policy}, {number(reservoir.capacity)} samples, training starts "
+        f"at {number(reservoir.threshold)}"
+    )
+
+
+def _memory(c: Campaign, machine: Machine) -> Iterator[str]:
+    parts = memory_parts(c)
+    slabs = sum(slab.n_bytes for slab in shards(c))
+    yield "Memory (processes are guesses from small campaigns)"
+    for words, n_bytes in parts:
+        yield f"  {size(n_bytes):>8}  {words}"
+    total = sum(n_bytes for _, n_bytes in parts)
+    yield (
+        f"  {size(total):>8}  in all; {size(machine.memory_free)} are free. Of it "
+        f"{size(slabs + SNAPSHOT_BYTES)} in {SHARED_MEMORY}, where {size(machine.shared_free)} are"
+    )
+
+
+def _workers(c: Campaign, machine: Machine, draws_per_s: float) -> Iterator[str]:
+    workers, ranks = c.solver.workers, c.solver.mpi_ranks
+    _, wanted = useful_workers(1.0, draws_per_s, c.reservoir.draws_per_sample)
+    yield "Useful number of workers"
+    guess = " (a guess; --draws-per-second says better)" if draws_per_s == DRAWS_PER_S else ""
+    yield (
+        f"  at {number(draws_per_s)} draws per second{guess} training takes {number(wanted)} new "
+        f"samples per second"
+    )
+    times = ", ".join(
+        f"{useful_workers(1 / step_s, draws_per_s, c.reservoir.draws_per_sample)[0]} if a step "
+        f"takes {_time(step_s)}"
+        for step_s in (0.01, 0.1, 1.0)
+    )
+    yield (
+        f"  {workers} worker(s) keep it busy if a step takes {_time(workers / wanted)} or less; "
+        f"useful are {times}"
+    )
+    if workers * ranks > machine.cores:
+        yield (
+            f"  {workers} worker(s) x {ranks} MPI rank(s) = {workers * ranks} processes share "
+            f"{machine.cores} core(s) with training: more of them bring no more steps"
+        )
+    yield "  `penstock try --campaign FILE` measures the time of a step"
+
+
+def _launch(c: Campaign, machine: Machine) -> Iterator[str]:
+    yield "What would be started"
+    if machine.command is not None:
+        for name, value in machine.command.env.items():
+            if name in c.solver.env:
+                yield f"  with {name}={shlex.quote(value)}"
+        yield f"  {c.solver.workers} x  {shlex.join(machine.command.argv)}"
+    yield "  1 x  coordinator"
+    for slab in shards(c):
+        yield (
+            f"  1 x  receiver of shard {slab.shard}: {number(slab.segments)} segments, "
+            f"{size(slab.n_bytes)}"
+        )
+    yield f"  {c.training.ranks} x  training rank (Ray), on {c.training.device}"
+    if c.design.held_out:
+        yield "  1 x  validator"
+    state = "are free" if machine.ports else "cannot be had"
+    yield f"  {n_ports(c)} ports of 127.0.0.1 {state}"
+
+
+def _time(seconds: float) -> str:
+    return f"{figure(1000 * seconds)} ms" if seconds < 1 else f"{figure(seconds)} s"

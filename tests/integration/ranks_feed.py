@@ -1,0 +1,69 @@
+"""A feed for ranks in processes of their own: endless batches made from their number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from penstock_server.feed import Stock
+from penstock_surrogates.batch import Batch
+from penstock_surrogates.normalisation import Moments
+from trainer_scripted import ScriptedFeed, make_batches, moments_of
+
+SIZE = 4
+
+
+class MarkedFeed(ScriptedFeed):
+    """Batch n of a rank is always the same; each take leaves a line with its time."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(make_batches(settings["n_batches"], SIZE, seed=settings["seed"]))
+        self._marks = Path(settings["marks"]).open("a", buffering=1)
+        self._pace_s = settings.get("pace_s", 0.0)
+        self._die = Path(settings["die"]) if "die" in settings else None
+        self._die_at = settings.get("die_at")
+        self._fail_at = settings.get("fail_at")
+
+    def take(self, batch: int) -> Batch:
+        if batch == self._die_at and self._die is not None and not self._die.exists():
+            if not self.always:
+                self._die.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if batch == self._fail_at:
+            raise ValueError("This shard is upside down.")
+        if self._pace_s:
+            time.sleep(self._pace_s)
+        print(batch, time.time(), os.getpid(), file=self._marks)
+        return super().take(batch)
+
+    def restore(self, batch: int) -> None:
+        self._next = batch  # a new process, which knows nothing of what was taken before
+
+    @property
+    def always(self) -> bool:
+        return self._die is not None and self._die.name == "always"
+
+    def moments(self) -> dict[str, Moments]:
+        return moments_of(self.batches[:10])
+
+
+def open_feed(settings: dict[str, Any]) -> MarkedFeed:
+    """The factory that the rank group is given."""
+    return MarkedFeed(settings)
+
+
+def read_marks(path: Path) -> list[tuple[int, float, int]]:
+    """(batch, time, pid) of every take."""
+    if not path.exists():
+        return []
+    lines = [line.split() for line in path.read_text().splitlines()]
+    return [(int(b), float(t), int(p)) for b, t, p in (line for line in lines if len(line) == 3)]
+
+
+__all__ = ["MarkedFeed", "Stock", "open_feed", "read_marks"]
