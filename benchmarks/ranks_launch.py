@@ -132,6 +132,7 @@ def peer(folder: Path) -> Callable[[], None]:
 def train_in_peer(config: dict[str, Any]) -> None:
     """The loop of one of Ray Train's workers; the process group is theirs."""
     import ray.train
+
     from penstock_server.ranks import Ranks
     from penstock_server.trainer import train
 
@@ -208,7 +209,9 @@ def repeat(arm: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="penstock-", dir="/dev/shm") as folder:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -217,10 +220,17 @@ def repeat(arm: str) -> dict[str, float]:
         }
         command = [sys.executable, str(here / "ranks_launch.py"), "--arm", arm, "--folder", folder]
         done = subprocess.run(
-            command, env=environment, text=True, capture_output=True, timeout=3 * DEADLINE_S
+            command,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=3 * DEADLINE_S,
+            check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"The arm {arm!r} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            raise RuntimeError(
+                f"The arm {arm!r} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
 

@@ -6,8 +6,9 @@ crop, stride and choice of components. A Share maps one to the other for one ran
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence, Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -128,7 +129,10 @@ def _box_share(spec: FieldSpec, owned: tuple[slice, ...]) -> Share:
         extents.append(len(inside))
         picks.append(_as_slice(local))
     sent = tuple(extents)
-    take = None if sent == tuple(shape) else _selector(picks)
+    everything = all(
+        isinstance(pick, slice) and pick == slice(0, size, 1) for pick, size in zip(picks, shape)
+    )
+    take = None if everything else _selector(picks)
     plan = np.array([BOX, len(starts), *spec.sent_shape, *starts, *extents], dtype="<i8")
     return Share(tuple(shape), sent, take, plan)
 
@@ -137,8 +141,9 @@ def _index_share(spec: FieldSpec, owned: np.ndarray) -> Share:
     flat = np.asarray(owned, dtype=np.int64).ravel()
     size = int(np.prod(spec.shape, dtype=np.int64))
     if len(flat) and not (0 <= flat.min() and flat.max() < size):
+        wrong = flat.max() if flat.min() >= 0 else flat.min()
         raise LayoutError(
-            f"The layout of {spec.name!r} owns index {flat.max()}; the declared shape "
+            f"The layout of {spec.name!r} owns index {wrong}; the declared shape "
             f"{spec.shape} has {size} values, so indices go from 0 to {size - 1}."
         )
     take: Any = None

@@ -11,7 +11,8 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Callable, Optional
 
 import numpy as np
 import zmq
@@ -24,12 +25,9 @@ from penstock.simulation import Assignment, Simulation
 from penstock.wire import FieldEntry, Header, Kind, dtype_code
 
 PATIENCE_S = 120.0
-_Answer = TypeVar("_Answer")
 
 
-def connect(
-    comm: Any = None, *, parameters: Optional[Mapping[str, float]] = None
-) -> Link:
+def connect(comm: Any = None, *, parameters: Mapping[str, float] | None = None) -> Link:
     """Connects this MPI rank to the campaign that started the program.
 
     comm: an mpi4py communicator, or None for a serial program. parameters: what a stand-alone run
@@ -43,7 +41,7 @@ class Link:
     """Hands out simulations and carries their steps; use it as a context manager."""
 
     def __init__(
-        self, comm: Any, address: Optional[str], parameters: Optional[Mapping[str, float]] = None
+        self, comm: Any, address: str | None, parameters: Mapping[str, float] | None = None
     ) -> None:
         self._comm = comm
         self._rank = 0 if comm is None else int(comm.Get_rank())
@@ -52,20 +50,22 @@ class Link:
         self._standalone = dict(parameters or {}) if not address else None
         self._closed = False
         self._began_s = time.monotonic()
-        self._current: Optional[Simulation] = None
-        self._previous: Optional[dict[str, Any]] = None
+        self._current: Simulation | None = None
+        self._previous: dict[str, Any] | None = None
         self._sequence = 0
         self._senders: dict[str, Sender] = {}
         self._shares: dict[str, Share] = {}
         self._plan = 0
-        self._plan_payload: Optional[tuple[Header, list[np.ndarray]]] = None
+        self._plan_payload: tuple[Header, list[np.ndarray]] | None = None
         self._planned: set[str] = set()  # shards that know the present plan
         self._undeclared = False  # no campaign file names the fields: `penstock try`
-        self.specs: dict[str, FieldSpec] = {}
+        self.specs: Mapping[str, FieldSpec] = {}
         self.segment_steps = 1
         self.every = 1
         if address:
-            self._worker = os.environ.get("PENSTOCK_WORKER", f"{socket.gethostname()}-{os.getpid()}")
+            self._worker = os.environ.get(
+                "PENSTOCK_WORKER", f"{socket.gethostname()}-{os.getpid()}"
+            )
             self._context = zmq.Context()
             self._asker = Asker(address, f"worker/{self._worker}", context=self._context)
             self._welcome(self._collective(self._ask_hello))
@@ -100,7 +100,7 @@ class Link:
             yield sim
             sim.end()
 
-    def simulation(self) -> Optional[Simulation]:
+    def simulation(self) -> Simulation | None:
         """The next simulation, or None; ends the one before. For programs that run one and exit."""
         self._end_current()
         body = self._next_standalone() if self._standalone is not None else self._next()
@@ -123,16 +123,14 @@ class Link:
                 sender.drain()
             if self._standalone is None and self._rank == 0:
                 self._sequence += 1
-                self._ask(
-                    "next", sequence=self._sequence, previous=self._previous, leaving=True
-                )
+                self._ask("next", sequence=self._sequence, previous=self._previous, leaving=True)
         finally:
             self._shut()
 
     def __enter__(self) -> Link:
         return self
 
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.close()
         else:
@@ -155,7 +153,8 @@ class Link:
     def learn(self, field: str, shape: tuple[int, ...]) -> None:
         """Without a campaign file a field is declared by sending it."""
         if (self._standalone is not None or self._undeclared) and field not in self.specs:
-            self.specs[field] = FieldSpec(field, len(self.specs), shape, np.dtype("float64"))
+            spec = FieldSpec(field, len(self.specs), shape, np.dtype("float64"))
+            self.specs = {**self.specs, field: spec}
             self._plan_payload = None
 
     def senders(self, shards: tuple[str, ...]) -> list[Sender]:
@@ -261,15 +260,17 @@ class Link:
     def _welcome(self, body: Mapping[str, Any]) -> None:
         self._campaign = int(body["campaign"])
         self._book: Mapping[str, Any] = body["shards"]
-        for index, (name, spec) in enumerate(body["fields"].items()):
-            self.specs[name] = FieldSpec.from_dict(name, index, spec)
+        self.specs = {
+            name: FieldSpec.from_dict(name, index, spec)
+            for index, (name, spec) in enumerate(body["fields"].items())
+        }
         stream = body["stream"]
         self._undeclared = bool(stream.get("undeclared", False))
         self.segment_steps = int(stream.get("segment_steps", 1))
         self.every = max([1, *(spec.every for spec in self.specs.values())])
         self._window_bytes = int(stream.get("window_bytes", 1 << 26))
 
-    def _next(self) -> Optional[dict[str, Any]]:
+    def _next(self) -> dict[str, Any] | None:
         self._sequence += 1
         body = self._collective(
             lambda: self._ask_until("next", sequence=self._sequence, previous=self._previous)
@@ -277,7 +278,7 @@ class Link:
         self._previous = None
         return body if body["kind"] == "assignment" else None
 
-    def _next_standalone(self) -> Optional[dict[str, Any]]:
+    def _next_standalone(self) -> dict[str, Any] | None:
         if self._sequence:
             return None
         self._sequence = 1

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Callable, Hashable
+from typing import Callable
 
 import numpy as np
 import zmq
@@ -45,7 +46,6 @@ class Sender:
     ) -> None:
         self.shard = shard
         self.refused: dict[int, str] = {}
-        self.finished: set[int] = set()
         self._granted: dict[int, int] = {}
         self._identity = identity  # carries campaign, part and n_parts
         self._window_bytes = window_bytes
@@ -90,7 +90,6 @@ class Sender:
         """Drops what is kept about a lease that is over."""
         self._granted.pop(lease, None)
         self.refused.pop(lease, None)
-        self.finished.discard(lease)
 
     def post(self, header: Header, payloads: list[np.ndarray]) -> None:
         """Sends one message and keeps it until it is acknowledged; never blocks."""
@@ -154,8 +153,6 @@ class Sender:
                 self._acknowledged(header.sequence)
             for lease, segments in wire.decode_grants(frames[1]) if len(frames) > 1 else ():
                 self._granted[lease] = max(segments, self._granted.get(lease, 0))
-            if header.flags & wire.FINAL:
-                self.finished.add(header.lease)
         elif header.kind == Kind.RESYNC:
             self._resynchronise()
         elif header.kind == Kind.REFUSED:
@@ -202,4 +199,4 @@ class Sender:
         for i, payload in enumerate(payloads):
             more = zmq.SNDMORE if i + 1 < len(payloads) else 0
             copy = payload.nbytes < _ZERO_COPY_BYTES
-            self._socket.send(memoryview(payload.reshape(-1)).cast("B"), more, copy=copy)
+            self._socket.send(payload.reshape(-1).view("u1").data, more, copy=copy)

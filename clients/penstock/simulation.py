@@ -7,8 +7,9 @@ credit, and posts header and raw bytes to the shard that the step's segment belo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Mapping, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Assignment:
     seed: int
     parameters: Mapping[str, float]
     shards: tuple[str, ...]
-    wanted: Optional[tuple[tuple[int, int], ...]] = None
+    wanted: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Assignment:
@@ -80,13 +81,13 @@ class Simulation:
         self.seed = assignment.seed
         self.role = assignment.role
         self.attempt = assignment.attempt
-        self.outcome: Optional[str] = None
+        self.outcome: str | None = None
         self.reason = ""
         self.steps = 0  # steps sent, after `every`
         self._assignment = assignment
         self._outlet = outlet
         self._calls = 0
-        self._last_t: Optional[float] = None
+        self._last_t: float | None = None
         self._senders: list[Sender] = [] if standalone else outlet.senders(assignment.shards)
         self._opened = False
 
@@ -102,7 +103,7 @@ class Simulation:
         return self._outlet.anywhere(self.refusal is not None)
 
     @property
-    def refusal(self) -> Optional[str]:
+    def refusal(self) -> str | None:
         """The reason for which a shard refused this simulation on this rank, if one did."""
         return next((s.refused[self.lease] for s in self._senders if self.lease in s.refused), None)
 
@@ -115,7 +116,7 @@ class Simulation:
             header = self._header(Kind.INPUT, entries)
             sender.announce(("input", self.lease), header, payloads)
 
-    def send(self, t: Optional[float] = None, /, **fields: Any) -> None:
+    def send(self, t: float | None = None, /, **fields: Any) -> None:
         """Sends this rank's part of one step: every declared field by name, `t` in its unit.
 
         Blocks while the server has no room. Raises LayoutError for a field that is undeclared,
@@ -170,7 +171,7 @@ class Simulation:
     def __enter__(self) -> Simulation:
         return self
 
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         if error is None:
             self.end()
             return False
@@ -205,6 +206,7 @@ class Simulation:
         for sender in self._senders:
             sender.withdraw(("open", self.lease))
             sender.withdraw(("input", self.lease))
+            sender.forget(self.lease)
 
     def _header(
         self,
@@ -226,7 +228,9 @@ class Simulation:
             for name, values in fields.items():
                 self._outlet.learn(name, np.shape(values))
         shares = self._outlet.shares()
-        declared = [s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")]
+        declared = [
+            s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")
+        ]
         names = [spec.name for spec in declared]
         for name in fields:
             if name not in names:
@@ -245,9 +249,11 @@ class Simulation:
                     f"Field {spec.name!r} came as {values.dtype}; real numbers are expected."
                 )
             if values.shape != share.owned_shape and values.size == np.prod(share.owned_shape):
-                values = values.reshape(share.owned_shape) if _same_but_for_ones(
-                    values.shape, share.owned_shape
-                ) else values
+                values = (
+                    values.reshape(share.owned_shape)
+                    if _same_but_for_ones(values.shape, share.owned_shape)
+                    else values
+                )
             if values.shape != share.owned_shape:
                 raise LayoutError(
                     f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "

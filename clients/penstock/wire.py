@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Sequence
 
 import numpy as np
 
@@ -27,13 +27,11 @@ _SEQUENCE = struct.Struct("<Q")
 _GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
 
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
-FINAL = 2  # flag of an ACK: every segment of the simulation's lease has been admitted
 
 ROLES = ("train", "validation", "test")  # the flags of an OPEN are an index into these
 
-MAX_FIELDS = 256
+MAX_FIELDS = 255
 MAX_PARTS = 65535
-MAX_PLAN_BYTES = 1 << 30
 
 
 class Kind(IntEnum):
@@ -109,6 +107,8 @@ class Header:
 
 def encode(header: Header) -> bytearray:
     """Header and field table as one frame; mutable, so that a resend can renumber it."""
+    if len(header.fields) > MAX_FIELDS:
+        raise WireError(f"A message has {len(header.fields)} fields; {MAX_FIELDS} are allowed.")
     frame = bytearray(HEADER.size + FIELD.size * len(header.fields))
     HEADER.pack_into(
         frame,
@@ -144,16 +144,21 @@ def decode(frame: bytes | bytearray | memoryview) -> Header:
         raise WireError("A frame does not begin with PNST: something else talks to this port.")
     if version != VERSION:
         raise WireError(f"A frame of protocol version {version} came; this side speaks {VERSION}.")
-    if n_fields > MAX_FIELDS or len(frame) != HEADER.size + n_fields * FIELD.size:
+    if len(frame) != HEADER.size + n_fields * FIELD.size:
         raise WireError(f"A header that announces {n_fields} fields has {len(frame)} bytes.")
     entries = []
     for i in range(n_fields):
         field, dtype, flags, _, n_bytes = FIELD.unpack_from(frame, HEADER.size + i * FIELD.size)
         entries.append(FieldEntry(field, dtype, n_bytes, flags))
     try:
-        return Header(Kind(kind), *rest, fields=tuple(entries))
+        known = Kind(kind)
     except ValueError as error:
         raise WireError(f"A frame of unknown kind {kind} came.") from error
+    names = (
+        "campaign", "simulation", "lease", "step", "part", "n_parts", "plan", "geometry", "flags",
+        "sequence", "t",
+    )  # fmt: skip
+    return Header(known, fields=tuple(entries), **dict(zip(names, rest)))
 
 
 def set_sequence(frame: bytearray, sequence: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from penstock_server.config import Campaign
-from penstock_server.display import figure, number, size
+from penstock_server.display import clock_time, figure, number, size
 from penstock_server.doctor import SHARED_MEMORY
 from penstock_server.estimate import RANK_BYTES, SERVICES_BYTES, SOLVER_BYTES, estimates
 from penstock_server.interpreters import Command, SolverError, solver_command
@@ -33,7 +33,6 @@ class Machine:
     """What this machine has for a campaign; bytes."""
 
     cores: int
-    shared_total: int
     shared_free: int
     memory_free: int
     ports: bool  # whether enough of the loopback interface's are free
@@ -52,8 +51,6 @@ class ShardMemory:
 
 def examine(campaign: Campaign) -> Machine:
     """Looks at memory, cores, ports and the solver's command; starts nothing of the campaign."""
-    folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path.cwd()
-    disk = shutil.disk_usage(folder)
     command, error = None, ""
     try:
         command = solver_command(campaign)
@@ -61,13 +58,18 @@ def examine(campaign: Campaign) -> Machine:
         error = str(problem)
     return Machine(
         cores=len(os.sched_getaffinity(0)),
-        shared_total=disk.total,
-        shared_free=disk.free,
+        shared_free=_shared_memory(),
         memory_free=memory_free(),
         ports=ports_are_free(n_ports(campaign)),
         command=command,
         command_error=error,
     )
+
+
+def _shared_memory() -> int:
+    """Free bytes where the slabs will be."""
+    folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path.cwd()
+    return shutil.disk_usage(folder).free
 
 
 def memory_free() -> int:
@@ -148,7 +150,7 @@ def refusals(c: Campaign, machine: Machine) -> list[str]:
     slabs = shards(c)
     in_shared = sum(slab.n_bytes for slab in slabs)
     if in_shared + SNAPSHOT_BYTES > machine.shared_free * (1 - RESERVE):
-        found.append(_too_little_shared(c, machine, slabs))
+        found.append(_too_little_shared(c, machine.shared_free, slabs))
     everything = in_shared + SNAPSHOT_BYTES + processes_bytes(c)
     if everything > machine.memory_free:
         parts = ", ".join(f"{words} {size(n)}" for words, n in memory_parts(c))
@@ -165,16 +167,16 @@ def refusals(c: Campaign, machine: Machine) -> list[str]:
     return found
 
 
-def shared_refusal(c: Campaign, shared_free: int) -> str | None:
+def shared_refusal(c: Campaign, free: int | None = None) -> str | None:
     """For `penstock run`: why the slabs do not fit, or None. The rest of memory is a guess."""
     slabs = shards(c)
-    if sum(slab.n_bytes for slab in slabs) <= shared_free:
+    free = _shared_memory() if free is None else free
+    if sum(slab.n_bytes for slab in slabs) <= free:
         return None
-    machine = Machine(0, shared_free, shared_free, 0, True, None)
-    return _too_little_shared(c, machine, slabs)
+    return _too_little_shared(c, free, slabs)
 
 
-def _too_little_shared(c: Campaign, machine: Machine, slabs: list[ShardMemory]) -> str:
+def _too_little_shared(c: Campaign, free: int, slabs: list[ShardMemory]) -> str:
     training = [slab for slab in slabs if slab.shard != "held-out"]
     held_out = sum(slab.n_bytes for slab in slabs) - sum(slab.n_bytes for slab in training)
     per_sample = sum(slab.n_bytes for slab in training) / c.reservoir.capacity
@@ -188,8 +190,8 @@ def _too_little_shared(c: Campaign, machine: Machine, slabs: list[ShardMemory]) 
             f", and {c.design.held_out} held-out + {c.solver.workers} spare simulations x "
             f"{size(held_out / n)} = {size(held_out)}"
         )
-    sentence += f", and {size(SNAPSHOT_BYTES)} for snapshots; {size(machine.shared_free)} are free."
-    usable = machine.shared_free * (1 - RESERVE) - held_out - SNAPSHOT_BYTES
+    sentence += f", and {size(SNAPSHOT_BYTES)} for snapshots; {size(free)} are free."
+    usable = free * (1 - RESERVE) - held_out - SNAPSHOT_BYTES
     least = max(2 * c.training.global_batch, c.reservoir.threshold + 1)
     possible = math.floor(usable / per_sample) if per_sample else 0
     if possible >= least:
@@ -295,11 +297,11 @@ def _workers(c: Campaign, machine: Machine, draws_per_s: float) -> Iterator[str]
     )
     times = ", ".join(
         f"{useful_workers(1 / step_s, draws_per_s, c.reservoir.draws_per_sample)[0]} if a step "
-        f"takes {_time(step_s)}"
+        f"takes {duration(step_s)}"
         for step_s in (0.01, 0.1, 1.0)
     )
     yield (
-        f"  {workers} worker(s) keep it busy if a step takes {_time(workers / wanted)} or less; "
+        f"  {workers} worker(s) keep it busy if a step takes {duration(workers / wanted)} or less; "
         f"useful are {times}"
     )
     if workers * ranks > machine.cores:
@@ -330,5 +332,8 @@ def _launch(c: Campaign, machine: Machine) -> Iterator[str]:
     yield f"  {n_ports(c)} ports of 127.0.0.1 {state}"
 
 
-def _time(seconds: float) -> str:
-    return f"{figure(1000 * seconds)} ms" if seconds < 1 else f"{figure(seconds)} s"
+def duration(seconds: float) -> str:
+    """A measured or supposed time in three digits: 2.5 ms, 3.1 s, 2 min 05 s."""
+    if seconds < 1:
+        return f"{figure(1000 * seconds)} ms"
+    return f"{figure(seconds)} s" if seconds < 60 else clock_time(seconds)

@@ -65,15 +65,15 @@ class Dispenser:
         if kind == b"T":
             epoch, number, batch = TAKEN.unpack(rest[0])
             samples = np.frombuffer(rest[1], dtype=np.int64)
-            self._out.pop(number if epoch == self._epoch else -1, None)
+            if epoch == self._epoch:
+                self._out.pop(number, None)
             generations = np.frombuffer(rest[2], dtype=np.uint32)
             now = self._shard.slab.descriptor["generation"][samples // self._shard.spec.windows]
             self._shard.reservoir.confirm(samples[now == generations], batch)
         elif kind == b"C":
             epoch, number, _ = TAKEN.unpack(rest[0])
-            samples = self._out.pop(number if epoch == self._epoch else -1, None)
-            if samples is not None:
-                self._shard.reservoir.cancel(samples)
+            if epoch == self._epoch and number in self._out:
+                self._shard.reservoir.cancel(self._out.pop(number))
         elif kind == b"J":
             body = json.loads(rest[0])
             answer = {"request": body["request"], **self._ask(identity, body)}

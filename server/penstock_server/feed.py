@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import zmq
-from penstock_surrogates.batch import Batch
-from penstock_surrogates.normalisation import Moments
 
 from penstock_server.dispenser import BATCH, TAKEN
 from penstock_server.slab import BOOKS, COMMITTED, Slab, SlabError
+from penstock_surrogates.batch import Batch
+from penstock_surrogates.normalisation import Moments
 
 MOMENT_SLOTS = 256  # gathered at a time while moments are counted
 RETRY_S = 1.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
+
 from penstock import wire
 from penstock.wire import Header, Kind, WireError
-
 from penstock_server.plans import Target
 from penstock_server.shard import Refusal, Shard, read_targets
 from penstock_server.streams import Stream
@@ -106,7 +106,7 @@ class Intake:
             self._dirty.add(identity)
             return 0
         peer = self._peers.get(identity)
-        if peer is None or header.sequence > peer.expected and header.kind != Kind.BYE:
+        if peer is None or (header.sequence > peer.expected and header.kind != Kind.BYE):
             self._discard()
             self._resync(identity, again=header.kind == Kind.PROBE)
             return 0
@@ -138,7 +138,7 @@ class Intake:
                 return self._take_part(header)
             payloads = self._payloads()
             if header.kind == Kind.PLAN:
-                names = [n for n in self.shard.names]
+                names = list(self.shard.names)
                 peer.plans[header.plan] = read_targets(names, self._shapes, header, payloads)
             elif header.kind == Kind.OPEN:
                 self._open(header, peer, payloads)
@@ -242,9 +242,7 @@ class Intake:
                 self.shard.refuse(stream, refusal)
         peers = {peer.identity, *(stream.peers if stream is not None else ())}
         answer = bytes(
-            wire.encode(
-                Header(Kind.REFUSED, self._campaign, header.simulation, header.lease)
-            )
+            wire.encode(Header(Kind.REFUSED, self._campaign, header.simulation, header.lease))
         )
         for identity in peers:
             self._send([identity, answer, refusal.reason.encode()])

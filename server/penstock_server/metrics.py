@@ -20,7 +20,9 @@ class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, value in sorted(self._counts().items()):
             family = GaugeMetricFamily(
-                f"penstock_{self._role}_{name}", f"{name} of a {self._role}", labels=self._labels
+                f"penstock_{self._role}_{name}",
+                f"{name} of a {self._role}",
+                labels=list(self._labels),
             )
             family.add_metric(list(self._labels.values()), value)
             yield family

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import zmq
-from penstock.processes import die_with_parent
 
+from penstock.processes import die_with_parent
 from penstock_server import slab as slabs
 from penstock_server.dispenser import Dispenser
 from penstock_server.intake import Intake

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import zmq
-from penstock.control import Asker
 
+from penstock.control import Asker
 from penstock_server.intake import Intake
 from penstock_server.shard import Shard
 

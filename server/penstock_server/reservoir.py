@@ -134,9 +134,12 @@ class Reservoir:
             return np.empty(0, dtype=np.int64)
         if self.policy == "fifo":
             chosen = self._oldest(k)
-        elif self.policy == "firo" or unseen_only:
-            chosen = self.unseen.choose(k, self._rng)
-        elif urgent or 2 * len(self.unseen) > len(self.stored):
+        elif (
+            self.policy == "firo"
+            or unseen_only
+            or urgent
+            or 2 * len(self.unseen) > len(self.stored)
+        ):
             chosen = self.unseen.choose(k, self._rng)
         else:
             chosen = self.stored.choose(k, self._rng)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from penstock import wire
 from penstock.wire import Header
-
 from penstock_server.ledger import Ledger
 from penstock_server.plans import PlanError, Target, covers
 from penstock_server.reservoir import Ids, Reservoir
@@ -81,7 +82,7 @@ class Shard:
         self._row_uses: Counter[int] = Counter()
         self._turn = 0
         self._covered: set[tuple[int, ...]] = set()
-        self._bytes = {n: memoryview(a.reshape(-1)).cast("B") for n, a in slab.fields.items()}
+        self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
         self.admitted_samples = 0
         self._rebuild()
 
@@ -136,7 +137,9 @@ class Shard:
                     parts = [stream.targets[p][index] for p in range(stream.n_parts)]
                     why = covers(shape, parts)
                     if why is not None:
-                        raise Refusal("layout", f"The layout of {name!r} is not whole: {why}.", name)
+                        raise Refusal(
+                            "layout", f"The layout of {name!r} is not whole: {why}.", name
+                        )
                 self._covered.add(key)
             stream.covered = True
 
@@ -210,6 +213,7 @@ class Shard:
         if segment % stream.stride != stream.position:
             raise Refusal("layout", f"Segment {segment} does not belong to this shard.")
         opened = stream.open.get(segment)
+        stream.steps_seen = max(stream.steps_seen, header.step + 1)
         if self.ledger.admitted(stream.simulation, segment) or (
             opened is not None and opened.has(step, header.part)
         ):
@@ -230,7 +234,7 @@ class Shard:
                 reception.arrays.append(flat[target.first : target.first + target.n])
             else:
                 values = np.empty(target.n, dtype=array.dtype)
-                reception.buffers.append(memoryview(values).cast("B") if target.n else b"")
+                reception.buffers.append(_bytes(values))
                 reception.arrays.append(values)
         return reception
 
@@ -261,7 +265,6 @@ class Shard:
         self.slab.parts[slot, reception.step, word] |= np.uint64(1 << bit)
         if opened.bits[reception.step] == stream.all_parts:
             self.counters["received"] += 1
-        stream.steps_seen = max(stream.steps_seen, header.step + 1)
         self._admit_if_complete(stream, segment)
 
     def receive_inputs(self, header: Header, payloads: list[bytes]) -> None:
@@ -351,7 +354,7 @@ class Shard:
         used = np.flatnonzero(descriptor["state"] == COMMITTED)
         used = used[np.argsort(descriptor["ordinal"][used])]
         self._ordinal = int(descriptor["ordinal"].max(initial=0))
-        taken = set(int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE))
+        taken = {int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE)}
         self.reservoir.free = [s for s in reversed(range(self.spec.n_slots)) if s not in taken]
         for slot in sorted(used, key=lambda s: int(self.slab.drawn[s].max(initial=0))):
             row = descriptor[slot]
@@ -523,7 +526,7 @@ class Shard:
         for entry in reception.header.fields:
             dtype = self.slab.fields[self._names[entry.field]].dtype
             values = np.empty(targets[entry.field].n, dtype=dtype)
-            reception.buffers.append(memoryview(values).cast("B") if values.size else b"")
+            reception.buffers.append(_bytes(values))
             reception.arrays.append(values)
         return reception
 
@@ -610,6 +613,11 @@ class Shard:
         for name in self.spec.fields:
             crc = zlib.crc32(self.slab.fields[name][slot, :steps].tobytes(), crc)
         return crc
+
+
+def _bytes(values: Array) -> memoryview:
+    """The memory of a contiguous array, writable."""
+    return values.view("u1").data
 
 
 def _finite(values: Array) -> bool:

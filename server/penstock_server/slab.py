@@ -136,7 +136,9 @@ class Slab:
             try:
                 os.posix_fallocate(descriptor, 0, _n_bytes(shape, dtype))
             except OSError as error:
-                raise SlabError(f"{path} cannot be allocated: {error}. Lower reservoir.capacity.") from error
+                raise SlabError(
+                    f"{path} cannot be allocated: {error}. Lower reservoir.capacity."
+                ) from error
             finally:
                 os.close(descriptor)
             arrays[name] = _map(path, shape, dtype, writable=True)

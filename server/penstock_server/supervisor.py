@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penstock.control import Asker, NoAnswer
 
+from penstock.control import Asker, NoAnswer
 from penstock_server import checkpoint, run_folder, wiring
 from penstock_server.config import Campaign
 from penstock_server.coordinator.plan import HELD_OUT
@@ -246,9 +246,7 @@ class Supervisor:
             self._history.validated(report)
         for report in status.get("progress") or ():
             if report.get("loss") is not None:
-                self._phases.setdefault(
-                    "first_batch", round(time.monotonic() - self._began_s, 3)
-                )
+                self._phases.setdefault("first_batch", round(time.monotonic() - self._began_s, 3))
             self._history.progress(report, completed)
         for event in status.get("events") or ():
             if event.get("what"):
@@ -285,7 +283,9 @@ class Supervisor:
         summary = self._summarise()
         requested = summary["simulations"]["requested"]
         completed = summary["simulations"]["completed"] + summary["simulations"]["partial"]
-        return Outcome(summary, self._run.root, bool(self._ranks.model) and completed > 0 < requested)
+        return Outcome(
+            summary, self._run.root, bool(self._ranks.model) and completed > 0 < requested
+        )
 
     def stop(self) -> None:
         """Ends whatever still runs; may be called twice."""

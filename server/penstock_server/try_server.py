@@ -286,7 +286,7 @@ class Desk:
         if kind in ("next", "fail"):
             return self._work(request, now)
         if kind == "beat":
-            return {"kind": "orders", "order": self._order(request, now)}
+            return {"kind": "orders", **self._order(request, now)}
         return {"kind": "refused", "why": f"`penstock try` does not know the request {kind!r}."}
 
     def _work(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -313,29 +313,29 @@ class Desk:
             "shards": [SHARD], "wanted": None,
         }  # fmt: skip
 
-    def _order(self, beat: Mapping[str, Any], now: float) -> str:
-        state = beat.get("state")
+    def _order(self, beat: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """A reply may be lost: what was ordered is ordered again until a beat shows it."""
+        state, worker = beat.get("state"), f"w{self.starts}"
         self.stderr_tail = str(beat.get("stderr_tail") or self.stderr_tail)
-        if state in ("idle", "exited"):
-            if state == "exited":
-                self.exit_code = beat.get("exit_code")
-            if self._may_start(now):
-                return "start"
-            self.finished = True
-            return "leave"
-        return "end" if self.ending and state in ("running", "stopped") else "go_on"
+        if state == "exited" and beat.get("worker") == worker:
+            self.exit_code = beat.get("exit_code")
+            if not self._may_restart():
+                self.finished = True
+                return {"order": "leave"}
+            self.starts += 1
+        elif state == "idle" and not self.starts:
+            self.starts, self.started_s = 1, now
+        elif state not in ("idle", "exited"):
+            ends = self.ending and state in ("running", "stopped")
+            return {"order": "end" if ends else "go_on"}
+        return {"order": "start", "worker": f"w{self.starts}"}
 
-    def _may_start(self, now: float) -> bool:
-        """At first, and again for a program that runs one simulation and exits."""
+    def _may_restart(self) -> bool:
+        """A program that runs one simulation and exits is started again for the next."""
         progress = self._handed > self._handed_before_start
-        if self.finished or self.ending or self.exhausted:
-            return False
-        if self.starts and (self.exit_code or not progress):
-            return False
         self._handed_before_start = self._handed
-        self.starts += 1
-        self.started_s = self.started_s if self.started_s is not None else now
-        return True
+        done = self.finished or self.ending or self.exhausted
+        return progress and not self.exit_code and not done
 
 
 @dataclass

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import statistics
@@ -22,9 +23,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from penstock_server.check_report import useful_workers
+from penstock_server.check_report import DRAWS_PER_S, duration, useful_workers
 from penstock_server.config import Campaign
-from penstock_server.display import clock_time, figure, number, percent, size
+from penstock_server.display import clock_time, number, percent, size
 from penstock_server.interpreters import (
     SolverError,
     find_interpreter,
@@ -52,11 +53,12 @@ class TryError(ValueError):
 class Trial:
     """What was counted of a program; the report is made of it. Seconds of one clock."""
 
-    command: list[str]
+    command: list[str]  # as it was given, {python} included
     counts: Counts
     desk: Desk
     seconds: float
-    busy_s: float
+    busy_s: float  # the server's own
+    window_bytes: int
     time_over: bool = False
     had_to_be_ended: bool = False
     logs: str = ""
@@ -70,7 +72,7 @@ def try_solver(
     parameters: Sequence[str] = (),
     simulations: int = 2,
     seconds: float = 60.0,
-    draws_per_s: float = 1000.0,
+    draws_per_s: float = DRAWS_PER_S,
 ) -> int:
     """Runs the program, prints the report; 0 if it sent what a campaign can take.
 
@@ -85,7 +87,7 @@ def try_solver(
     logs = Path(tempfile.mkdtemp(prefix="penstock-try-"))
     keep = True
     try:
-        trial = run(argv, environment, points, campaign, seconds, logs)
+        trial = run(command or argv, argv, environment, points, campaign, seconds, logs)
         problems = findings(trial, campaign)
         keep = bool(problems)
         for text in report(trial, problems, campaign, draws_per_s):
@@ -154,6 +156,7 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def run(
+    command: Sequence[str],
     argv: Sequence[str],
     environment: Mapping[str, str],
     points: Sequence[dict[str, float]],
@@ -164,7 +167,8 @@ def run(
     """Starts the program and counts until it ends or the time is over; ends it in any case."""
     counts = Counts(list(campaign.fields) if campaign else ())
     server = CountingServer(counts)
-    desk = Desk(counts, server.welcome(campaign), points)
+    welcome = server.welcome(campaign)
+    desk = Desk(counts, welcome, points)
     launcher = LocalLauncher(
         Agency(
             coordinator=server.address,
@@ -200,14 +204,15 @@ def run(
         launcher.stop(5.0)
         server.close()
     return Trial(
-        list(argv),
-        counts,
-        desk,
-        ended - began,
-        server.busy_s,
-        time_over,
-        had_to_be_ended,
-        str(logs),
+        command=list(command),
+        counts=counts,
+        desk=desk,
+        seconds=ended - began,
+        busy_s=server.busy_s,
+        window_bytes=int(welcome["stream"]["window_bytes"]),
+        time_over=time_over,
+        had_to_be_ended=had_to_be_ended,
+        logs=str(logs),
     )
 
 
@@ -299,9 +304,10 @@ def _last_lines(text: str, n: int = 12) -> str:
 
 
 def _advice(reason: str) -> str:
-    if "KeyError" in reason:
-        return " If it looks for a parameter, name it: --parameter NAME=LOW:HIGH."
-    return ""
+    missing = re.search(r"KeyError: '(\w+)'", reason)
+    if missing is None:
+        return ""
+    return f" If that is a parameter of yours, give it: --parameter {missing[1]}=LOW:HIGH."
 
 
 def _ended(counts: Counts) -> list[SimulationSeen]:
@@ -317,7 +323,10 @@ def _ended(counts: Counts) -> list[SimulationSeen]:
 
 
 def report(
-    trial: Trial, problems: Sequence[str], campaign: Campaign | None, draws_per_s: float
+    trial: Trial,
+    problems: Sequence[str],
+    campaign: Campaign | None = None,
+    draws_per_s: float = DRAWS_PER_S,
 ) -> Iterator[str]:
     """The lines that `penstock try` prints."""
     yield from _program(trial)
@@ -329,7 +338,7 @@ def report(
         yield from _workers(trial, steps, campaign, draws_per_s)
     if campaign is None and trial.counts.fields:
         yield "For the campaign file"
-        yield from (f"  {text}" for text in proposal(trial))
+        yield from (f"  {text}".rstrip() for text in proposal(trial))
     if problems:
         yield "Problems"
         yield from (f"  {problem}" for problem in problems)
@@ -342,11 +351,11 @@ def _program(trial: Trial) -> Iterator[str]:
     desk, counts = trial.desk, trial.counts
     yield "Program"
     if desk.greeted_s is None or desk.started_s is None:
-        yield f"  it never asked for a simulation; ran {clock_time(trial.seconds)}"
+        yield f"  it never asked for a simulation; ran {duration(trial.seconds)}"
         return
     yield (
         f"  {desk.n_parts} MPI rank(s); first simulation asked for after "
-        f"{figure(desk.greeted_s - desk.started_s)} s; ran {clock_time(trial.seconds)}"
+        f"{duration(desk.greeted_s - desk.started_s)}; ran {duration(trial.seconds)}"
     )
     whole = _ended(counts)
     lengths = sorted({sim.n_steps for sim in whole if sim.n_steps is not None})
@@ -382,29 +391,41 @@ def _times(trial: Trial, steps: list[float]) -> Iterator[str]:
     whole = _ended(counts)
     yield "Time"
     yield (
-        f"  a step: {_ms(statistics.median(steps))} (median of {number(len(steps))}; the slowest "
-        f"{_ms(max(steps))})"
+        f"  a step: {duration(statistics.median(steps))} (median of {number(len(steps))}; the "
+        f"slowest {duration(max(steps))})"
     )
     firsts = [s.done_s[0] - s.assigned_s for s in counts.simulations.values() if s.done_s]
-    yield f"  the first step of a simulation comes after {_ms(statistics.median(firsts))}"
+    yield f"  the first step of a simulation comes after {duration(statistics.median(firsts))}"
     if trial.desk.n_parts > 1:
         spreads = [spread for s in counts.simulations.values() for spread in s.spread_s]
-        yield f"  the ranks send a step within {_ms(statistics.median(spreads))} (median)"
+        yield f"  the ranks send a step within {duration(statistics.median(spreads))} (median)"
     if whole:
         lasted = statistics.mean((s.ended_s or 0.0) - s.assigned_s for s in whole)
-        yield f"  a simulation: {_ms(lasted)}"
-    working = sum((s.ended_s or trial.seconds) - s.assigned_s for s in whole)
+        yield f"  a simulation: {duration(lasted)}"
+    working = sum((s.ended_s or 0.0) - s.assigned_s for s in whole)
     if working > 0:
-        waited = trial.busy_s + sum(
-            s.first_part_s - s.first_open_s
-            for s in whole
-            if s.first_part_s is not None and s.first_open_s is not None and not s.has_inputs
-        )
-        yield f"  blocked by sending: at most {percent(min(1.0, waited / working))} of it"
+        yield f"  blocked by sending: {_blocked(trial, whole, working)} of it"
     per_step = [s.n_bytes / len(s.done_s) for s in counts.simulations.values() if s.done_s]
     yield f"Volume\n  {size(statistics.mean(per_step))} a step" + (
         f", {size(statistics.mean(s.n_bytes for s in whole))} a simulation" if whole else ""
     )
+
+
+def _blocked(trial: Trial, whole: Sequence[SimulationSeen], working_s: float) -> str:
+    """The share of the time in which the program waited for this server, which grants all credit.
+
+    It waits for the first credit of a simulation, and for acknowledgements if its window is full;
+    whether it was is not seen here, so then this server's own time is the bound.
+    """
+    waited_s = sum(
+        s.first_part_s - s.first_open_s
+        for s in whole
+        if s.first_part_s is not None and s.first_open_s is not None and not s.has_inputs
+    )
+    largest = max(s.n_bytes / s.n_parts for s in whole)
+    if largest < trial.window_bytes:
+        return percent(waited_s / working_s)
+    return f"at most {percent(min(1.0, (waited_s + trial.busy_s) / working_s))}"
 
 
 def _workers(
@@ -463,7 +484,3 @@ def without_mpirun(command: Sequence[str]) -> list[str]:
 
 def _shape(counts: Counts, index: int) -> tuple[int, ...]:
     return next(iter(counts.shapes.get(index, {}).values()), ())
-
-
-def _ms(seconds: float) -> str:
-    return f"{figure(1000 * seconds)} ms" if seconds < 1 else f"{figure(seconds)} s"

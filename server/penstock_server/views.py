@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from penstock import wire
-from penstock_surrogates.batch import Batch
 
+from penstock import wire
 from penstock_server.evaluation import Trajectory
 from penstock_server.ledger import Ledger
 from penstock_server.slab import COMMITTED, Slab, SlabError
+from penstock_surrogates.batch import Batch
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +31,9 @@ class HeldOutStore:
         """Every simulation of the role of which all steps are there, by id."""
         descriptor, slots = self._slab.descriptor, defaultdict(list)
         code = wire.ROLES.index(role)
-        for slot in np.flatnonzero((descriptor["state"] == COMMITTED) & (descriptor["role"] == code)):
+        for slot in np.flatnonzero(
+            (descriptor["state"] == COMMITTED) & (descriptor["role"] == code)
+        ):
             slots[int(descriptor["simulation"][slot])].append(int(slot))
         ledger = Ledger(self._folder / "ledger", writable=False)
         return [
@@ -53,9 +55,7 @@ class HeldOutStore:
         return Trajectory(
             simulation=simulation,
             role=role,
-            parameters=torch.from_numpy(
-                slab.parameters[slots[0], : slab.spec.n_parameters].copy()
-            ),
+            parameters=torch.from_numpy(slab.parameters[slots[0], : slab.spec.n_parameters].copy()),
             t=joined(slab.t),
             step=torch.arange(sum(held)),
             fields={name: joined(array) for name, array in slab.fields.items()},
@@ -92,7 +92,9 @@ class StreamPeek:
         slots = np.repeat(new, held)
         offsets = np.concatenate([np.arange(n) for n in held])
         fields = {name: array[slots, offsets] for name, array in slab.fields.items()}
-        inputs = {name: array[np.repeat(before["row"], held)] for name, array in slab.inputs.items()}
+        inputs = {
+            name: array[np.repeat(before["row"], held)] for name, array in slab.inputs.items()
+        }
         parameters = slab.parameters[slots, : slab.spec.n_parameters]
         t = slab.t[slots, offsets]
         intact = descriptor["generation"][new] == before["generation"]
@@ -104,7 +106,9 @@ class StreamPeek:
             parameters=torch.from_numpy(parameters[keep]),
             t=torch.from_numpy(t[keep][:, None]),
             fields={n: torch.from_numpy(values[keep][:, None]) for n, values in fields.items()},
-            simulation=torch.from_numpy(np.repeat(before["simulation"].astype(np.int64), held)[keep]),
+            simulation=torch.from_numpy(
+                np.repeat(before["simulation"].astype(np.int64), held)[keep]
+            ),
             step=torch.from_numpy(steps[keep][:, None]),
             inputs={name: torch.from_numpy(values[keep]) for name, values in inputs.items()},
         )

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock_surrogates.problem import Field, Parameter, Problem
-
 from penstock_server import validation
 from penstock_server.config import Campaign, FieldSpec
 from penstock_server.coordinator.plan import HELD_OUT, planned
@@ -26,6 +24,7 @@ from penstock_server.rounds import Limits
 from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
 from penstock_server.trainer import TrainingPlan
+from penstock_surrogates.problem import Field, Parameter, Problem
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,7 @@ def coordinator_settings(
             target_error=campaign.stop.target_error,
             seconds=campaign.stop.seconds,
         ),
+        metrics_port=addresses.metrics["coordinator"],
         settled={simulation: list(ranges) for simulation, ranges in settled.items()},
     )
 

@@ -126,6 +126,12 @@ def alive(pid: int) -> bool:
     return process is not None and process.alive
 
 
+def cpu_seconds(pid: int) -> float:
+    """What it has used of a core so far."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(met: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not met():

@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from penstock_server.feed import Stock
+from trainer_scripted import ScriptedFeed, make_batches, moments_of
+
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.normalisation import Moments
-from trainer_scripted import ScriptedFeed, make_batches, moments_of
 
 SIZE = 4
 
@@ -24,30 +24,24 @@ class MarkedFeed(ScriptedFeed):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(make_batches(settings["n_batches"], SIZE, seed=settings["seed"]))
-        self._marks = Path(settings["marks"]).open("a", buffering=1)
+        self._marks = Path(settings["marks"])
         self._pace_s = settings.get("pace_s", 0.0)
-        self._die = Path(settings["die"]) if "die" in settings else None
-        self._die_at = settings.get("die_at")
-        self._fail_at = settings.get("fail_at")
+        self._dies_at = settings.get("dies_at")
+        self._fails_at = settings.get("fails_at")
 
     def take(self, batch: int) -> Batch:
-        if batch == self._die_at and self._die is not None and not self._die.exists():
-            if not self.always:
-                self._die.touch()
+        if batch == self._dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if batch == self._fail_at:
+        if batch == self._fails_at:
             raise ValueError("This shard is upside down.")
         if self._pace_s:
             time.sleep(self._pace_s)
-        print(batch, time.time(), os.getpid(), file=self._marks)
+        with self._marks.open("a") as marks:
+            print(batch, time.time(), os.getpid(), file=marks)
         return super().take(batch)
 
     def restore(self, batch: int) -> None:
         self._next = batch  # a new process, which knows nothing of what was taken before
-
-    @property
-    def always(self) -> bool:
-        return self._die is not None and self._die.name == "always"
 
     def moments(self) -> dict[str, Moments]:
         return moments_of(self.batches[:10])
@@ -64,6 +58,3 @@ def read_marks(path: Path) -> list[tuple[int, float, int]]:
         return []
     lines = [line.split() for line in path.read_text().splitlines()]
     return [(int(b), float(t), int(p)) for b, t, p in (line for line in lines if len(line) == 3)]
-
-
-__all__ = ["MarkedFeed", "Stock", "open_feed", "read_marks"]

@@ -14,10 +14,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
+from trainer_scripted import ScriptedFeed, join, make_batches, make_plan
+
 from penstock_server.ranks import Ranks
 from penstock_server.trainer import train
 from penstock_surrogates.batch import Batch
-from trainer_scripted import ScriptedFeed, join, make_batches, make_plan
 
 N_BATCHES = 200
 

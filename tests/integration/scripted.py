@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import zmq
+
 from penstock_server.receiver import ReceiverSettings
 
 CAMPAIGN = 0x1234
@@ -79,7 +81,9 @@ class ScriptedCoordinator(threading.Thread):
         return {"kind": "orders"}
 
 
-def assignment(simulation: int, shards: list[str], lease: int | None = None, **more: Any) -> dict[str, Any]:
+def assignment(
+    simulation: int, shards: list[str], lease: int | None = None, **more: Any
+) -> dict[str, Any]:
     return {
         "simulation": simulation, "lease": lease or simulation + 1, "role": "train", "attempt": 1,
         "seed": simulation, "parameters": {"a": float(simulation), "b": 0.5}, "shards": shards,
@@ -150,7 +154,9 @@ def welcome(receivers: list[ReceiverProcess], **stream: Any) -> dict[str, Any]:
         "name": "test",
         "fields": {name: fields[name] for name in settings.order},
         "stream": {"segment_steps": settings.segment_steps, "window_bytes": 1 << 20, **stream},
-        "shards": {r.settings.shard: {"address": r.settings.address, "epoch": 1} for r in receivers},
+        "shards": {
+            r.settings.shard: {"address": r.settings.address, "epoch": 1} for r in receivers
+        },
     }
 
 

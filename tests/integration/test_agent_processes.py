@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_boss import Boss, alive, descendants, named, wait_until
+from agent_boss import Boss, alive, cpu_seconds, descendants, named, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="agents watch /proc")
 
@@ -129,12 +129,13 @@ def test_a_process_that_is_continued_in_time_is_not_reported(boss: Boss) -> None
     assert boss.until(lambda beat: beat["stopped_s"] == 0.0)["state"] == "running"
 
 
-def test_a_busy_process_is_alive(boss: Boss) -> None:
-    boss.hire([sys.executable, "-c", "while True: pass"], "--silence-s", "0.3")
+def test_a_busy_process_is_alive_and_its_agent_is_not_busy(boss: Boss) -> None:
+    agent = boss.hire([sys.executable, "-c", "while True: pass"], "--silence-s", "0.3")
     boss.start()
-    seen = len(boss.beats)
+    seen, began_s, used_s = len(boss.beats), time.monotonic(), cpu_seconds(agent.pid)
     boss.serve_until(lambda: len(boss.beats) >= seen + 10, "ten more beats")
     assert {beat["state"] for beat in boss.beats[seen:]} == {"running"}
+    assert cpu_seconds(agent.pid) - used_s < 0.5 * (time.monotonic() - began_s)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

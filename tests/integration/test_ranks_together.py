@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from penstock_surrogates import storage
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")

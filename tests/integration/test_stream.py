@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import penstock
 import pytest
-from penstock_server.feed import FeedSettings, ShardFeed
-
 from scripted import ReceiverProcess, ScriptedCoordinator, assignment, wait_for, welcome
+
+import penstock
+from penstock_server.feed import FeedSettings, ShardFeed
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,8 +49,14 @@ class Stage:
         settings = self.receivers[shard].settings
         feed = ShardFeed(
             FeedSettings(
-                settings.shard, settings.folder, settings.feed, batch_size=4, window=settings.window,
-                components={"u": 1, **{n: 1 for n in settings.inputs}}, patience_s=20.0, **more,
+                settings.shard,
+                settings.folder,
+                settings.feed,
+                batch_size=4,
+                window=settings.window,
+                components={"u": 1, **dict.fromkeys(settings.inputs, 1)},
+                patience_s=20.0,
+                **more,
             )  # fmt: skip
         )
         self.feeds.append(feed)
@@ -186,9 +192,7 @@ def test_a_field_that_is_not_finite_ends_its_simulation_alone(stage: Stage) -> N
 
 
 def test_input_fields_come_with_every_sample(stage: Stage) -> None:
-    stage.begin(
-        [0, 1], inputs={"k": {"shape": [3], "dtype": "float32"}}, order=["u", "k"], rows=66
-    )
+    stage.begin([0, 1], inputs={"k": {"shape": [3], "dtype": "float32"}}, order=["u", "k"], rows=66)
     feed = stage.feed()
     with penstock.connect() as link:
         for sim in link.simulations():

@@ -201,5 +201,3 @@ def worker_pids(run: Run, name: str = "penstock_solvers.stamp") -> list[int]:
         if name.encode() in words and not is_agent and b"mpirun" not in words[0]:
             found.append(pid)
     return sorted(found)
-
-

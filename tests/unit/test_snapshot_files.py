@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from penstock_server import checkpoint, snapshot
 from penstock_server.checkpoint import CheckpointWriter
 
@@ -52,11 +53,11 @@ def test_pruning_spares_the_newest_two_and_the_one_in_use(tmp_path: Path) -> Non
 
 def test_random_states_come_back_through_a_file(tmp_path: Path) -> None:
     found = write(tmp_path, 1)
-    expected = torch.rand(3), random.random(), np.random.rand(3)  # noqa: NPY002
+    expected = torch.rand(3), random.random(), np.random.rand(3)
     snapshot.set_random_states(found.state()["random"], CPU)
     assert torch.equal(torch.rand(3), expected[0])
     assert random.random() == expected[1]
-    assert np.array_equal(np.random.rand(3), expected[2])  # noqa: NPY002
+    assert np.array_equal(np.random.rand(3), expected[2])
 
 
 def make_checkpoint(root: Path, batch: int, keep: int = 3) -> CheckpointWriter:

@@ -9,10 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from penstock_server import snapshot
-from penstock_server.trainer import train
-from penstock_server.turns import Diverged
-from penstock_surrogates import storage
 from trainer_scripted import (
     Interrupted,
     ScriptedFeed,
@@ -20,6 +16,11 @@ from trainer_scripted import (
     make_batches,
     make_plan,
 )
+
+from penstock_server import snapshot
+from penstock_server.trainer import train
+from penstock_server.turns import Diverged
+from penstock_surrogates import storage
 
 torch.set_num_threads(1)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from penstock_server.optimisation import build_optimizer, build_schedule
 from torch import nn
+
+from penstock_server.optimisation import build_optimizer, build_schedule
 
 
 def rates(name: str, n: int, batches: int | None) -> list[float]:

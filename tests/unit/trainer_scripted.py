@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from penstock_server.feed import Stock
 from penstock_server.learner import LearningPlan
 from penstock_server.rounds import Limits
@@ -17,7 +19,6 @@ from penstock_surrogates.batch import Batch
 from penstock_surrogates.mlp import MLP
 from penstock_surrogates.normalisation import Moments, Normalisation
 from penstock_surrogates.problem import Field, Parameter, Problem
-from torch import Tensor, nn
 
 PROBLEM = Problem(
     parameters=(Parameter("a", -1.0, 1.0), Parameter("b", 1.0, 10.0, "log-uniform")),

@@ -35,6 +35,7 @@ STORE_BYTES = 80 << 20  # the least that Ray takes; no field passes through it
 SOCKET_PATH = 107  # bytes a unix socket's path may have, of which Ray's own part takes
 RAY_PATH = 70
 TAIL_LINES = 12
+TOKEN = secrets.token_hex(32)  # one for the life of this process: Ray reads it only once
 
 
 @dataclass
@@ -285,9 +286,8 @@ class RankGroup:
 @contextlib.contextmanager
 def _ray(scratch: Path, n: int) -> Iterator[None]:
     """A Ray of our own in this process, and no trace of it afterwards; or the caller's as it is."""
-    import ray
-
-    if ray.is_initialized():
+    known = sys.modules.get("ray")
+    if known is not None and known.is_initialized():
         yield
         return
     changes = {
@@ -296,10 +296,12 @@ def _ray(scratch: Path, n: int) -> Iterator[None]:
         # Left to us unless the caller says otherwise; Ray itself would also write a token into
         # the home folder.
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", secrets.token_hex(32)),
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", TOKEN),
     }
     before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    os.environ.update(changes)  # before the import, which reads them
+    import ray
+
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir=_short_enough(scratch)))
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if main else None
