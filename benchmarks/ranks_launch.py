@@ -213,6 +213,7 @@ def repeat(arm: str) -> dict[str, float]:
                 [str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # as in a campaign; Ray's own default is 15
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "GLOO_SOCKET_IFNAME": "lo",
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--arm", choices=["ours", "peer"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so the running arm is ended
     if given.arm:
         print(json.dumps(measure(given.arm, given.folder)))
         return

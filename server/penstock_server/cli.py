@@ -5,7 +5,7 @@ Torch and Ray are imported by the commands that need them, so that --help and ch
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from penstock_server.supervisor import Outcome
 
 FAILED, BAD_CAMPAIGN, INTERRUPTED = 1, 2, 130
-# Errors whose text is for the user; imported only once something was raised.
+# Errors whose text is for the user; by name, because not every command imports their modules.
 FOR_THE_USER = (
     "penstock_server.interpreters:SolverError",
     "penstock_server.run_folder:RunFolderError",
@@ -96,7 +96,7 @@ def penstock(
         typer.echo(f"penstock {installed('penstock')}")
 
 
-@app.command()
+@app.command(short_help="Run a campaign.")
 def run(
     campaign: Annotated[
         Path | None,
@@ -134,15 +134,15 @@ def run(
         folder = _earlier_run(resume, campaign, runs) if resume is not None else None
         chosen = load(_campaign_file(campaign, folder), overrides or ())
         outcome = _attend(chosen, runs, folder, plain, quiet)
-        from penstock_server.demo import closing
+        from penstock_server.demo import show_end
 
-        Console().print(closing(outcome.summary, outcome.folder))
+        show_end(Console(), outcome.summary, outcome.folder)
         if not outcome.ok:
             _say(f"The run did not complete; its logs are in {outcome.folder / 'logs'}.")
             raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(short_help="What a campaign costs, before it starts.")
 def check(
     campaign: CampaignFile,
     overrides: Overrides = None,
@@ -177,7 +177,7 @@ def check(
             raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(short_help="A heat solver trains a network.")
 def demo(
     numpy: Annotated[
         bool, typer.Option("--numpy", help="The numpy solver, also where FEniCSx is there.")
@@ -201,9 +201,9 @@ def demo(
     with a picture; exit code 0 only if the network beats the constant.
     """
     with _told():
-        from penstock_server.demo import demo as show
+        from penstock_server.demo import demo as show_off
 
-        code = show(
+        code = show_off(
             lambda chosen: _attend(chosen, runs, None, plain, quiet),
             Console(),
             numpy=numpy,
@@ -212,7 +212,7 @@ def demo(
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(short_help="What this machine has and lacks.")
 def doctor() -> None:
     """Say what this machine has for Penstock, what is missing and how to get it.
 
@@ -228,7 +228,11 @@ def doctor() -> None:
         raise typer.Exit(examine())
 
 
-@app.command("try", context_settings={"allow_interspersed_args": False})
+@app.command(
+    "try",
+    short_help="What a program of yours sends.",
+    context_settings={"allow_interspersed_args": False},
+)
 def try_(
     command: Annotated[
         list[str] | None,
@@ -299,12 +303,25 @@ def _attend(
         raise SolverError(refusal)
     console = Console()
     shown = Display(console, plain=plain, quiet=quiet, planned_batches=campaign.planned_batches)
-    with shown:
-        from penstock_server.supervisor import run_campaign  # seconds: torch and Ray
+    try:
+        with shown:
+            shown.on_message(
+                f"Starting {campaign.name}; its files are below {runs / campaign.name}."
+            )
+            from penstock_server.supervisor import run_campaign  # seconds: torch and Ray
 
-        return run_campaign(
-            campaign, runs, resume=resume, on_status=shown.on_status, on_message=shown.on_message
-        )
+            return run_campaign(
+                campaign,
+                runs,
+                resume=resume,
+                on_status=shown.on_status,
+                on_message=shown.on_message,
+            )
+    except KeyboardInterrupt:
+        known = sorted((runs / campaign.name).glob("*/campaign.toml"))
+        if known:
+            _say(f"To go on with it: penstock run --resume {known[-1].parent}")
+        raise
 
 
 def _earlier_run(run: str, campaign: Path | None, runs: Path) -> Path:
@@ -338,7 +355,7 @@ def _told() -> Iterator[None]:
             _say(problem)
         raise typer.Exit(BAD_CAMPAIGN) from None
     except KeyboardInterrupt:
-        _say("Stopped with Ctrl-C; nothing was left running. `--resume RUN` goes on with a run.")
+        _say("Stopped with Ctrl-C; nothing was left running.")
         raise typer.Exit(INTERRUPTED) from None
     except (RuntimeError, ValueError) as error:
         if not _for_the_user(error):
@@ -350,9 +367,10 @@ def _told() -> Iterator[None]:
 
 
 def _for_the_user(error: Exception) -> bool:
+    """Whether it is one of FOR_THE_USER; whoever raised it has imported its module."""
     for reference in FOR_THE_USER:
         module, _, name = reference.partition(":")
-        if isinstance(error, getattr(importlib.import_module(module), name)):
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return True
     return False
 

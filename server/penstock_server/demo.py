@@ -1,7 +1,7 @@
 """`penstock demo`: the heat equation trains a network while it is solved, and figures at the end.
 
 `choose` takes the FEniCSx solver under MPI if this machine has it, else the numpy one, and says
-why. `closing` is the table that `penstock run` ends with as well.
+why. `penstock run` ends with `show_end` as well.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def demo(
     path = example(chosen.name)
     console.print(Text(f"{path}: {chosen.why}"), soft_wrap=True)
     outcome = run(load(path, QUICK if quick else ()))
-    console.print(closing(outcome.summary, outcome.folder))
+    show_end(console, outcome.summary, outcome.folder)
     sentence, good = verdict(outcome.summary, outcome.ok)
     console.print(Text(sentence, "green" if good else "bold red"), soft_wrap=True)
     if good:
@@ -132,7 +132,14 @@ def _next_steps(campaign: Path, folder: Path) -> str:
     )
 
 
-def closing(summary: Mapping[str, Any], folder: Path) -> Table:
+def show_end(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+    """Prints what a finished run ends with."""
+    console.print(closing(summary))
+    for text in left_behind(summary, folder):
+        console.print(Text(text), soft_wrap=True)
+
+
+def closing(summary: Mapping[str, Any]) -> Table:
     """The table that a finished run ends with; from summary.json alone."""
     found: Mapping[str, Any] = summary.get("validation") or {}
     counts, samples = summary["simulations"], summary["samples"]
@@ -161,9 +168,17 @@ def closing(summary: Mapping[str, Any], folder: Path) -> Table:
     )
     words = (f"{words} {percent(shares.get(key, 0.0))}" for key, words, _, _ in SHARES)
     table.add_row("training time", ", ".join(words))
-    table.add_row("streamed", f"{size(summary['bytes']['streamed'])}; no field went to a disk")
+    n_bytes = summary["bytes"]
+    to_disk = size(n_bytes["written_fields"]) if n_bytes["written_fields"] else "nothing"
+    table.add_row("streamed", f"{size(n_bytes['streamed'])}, {to_disk} of it to a disk")
     table.add_row("took", clock_time(summary["seconds"]))
-    for name, file in (("picture", "picture.png"), ("model", "model"), ("all", "summary.json")):
-        path = Path(summary.get(name) or folder / file)
-        table.add_row(name, str(path) if path.exists() else f"none ({path} was not written)")
     return table
+
+
+def left_behind(summary: Mapping[str, Any], folder: Path) -> list[str]:
+    """Where the run's files are, a line each."""
+    lines = []
+    for name, file in (("picture", "picture.png"), ("model", "model"), ("summary", "summary.json")):
+        path = Path(summary.get(name) or folder / file)
+        lines.append(f"{name + ':':<9}{path if path.exists() else 'none was made'}")
+    return lines

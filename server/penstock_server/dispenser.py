@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zmq
 
 from penstock_server.reservoir import Ids
@@ -40,7 +41,7 @@ class Dispenser:
         self._unseen_only = False
         self._patient_until_s = 0.0
         self._number = 0
-        self._out: dict[int, Ids] = {}
+        self._out: dict[int, tuple[Ids, npt.NDArray[np.uint32]]] = {}  # with generations
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         if address.startswith("ipc://"):
@@ -68,12 +69,11 @@ class Dispenser:
             if epoch == self._epoch:
                 self._out.pop(number, None)
             generations = np.frombuffer(rest[2], dtype=np.uint32)
-            now = self._shard.slab.descriptor["generation"][samples // self._shard.spec.windows]
-            self._shard.reservoir.confirm(samples[now == generations], batch)
+            self._shard.reservoir.confirm(self._still(samples, generations), batch)
         elif kind == b"C":
             epoch, number, _ = TAKEN.unpack(rest[0])
             if epoch == self._epoch and number in self._out:
-                self._shard.reservoir.cancel(self._out.pop(number))
+                self._cancel(number)
         elif kind == b"J":
             body = json.loads(rest[0])
             answer = {"request": body["request"], **self._ask(identity, body)}
@@ -90,9 +90,8 @@ class Dispenser:
                 self._depth, self._size = body["depth"], body["batch_size"]
                 self._unseen_only = body["unseen_only"]
                 self._number = 0
-                for samples in self._out.values():
-                    self._shard.reservoir.cancel(samples)
-                self._out.clear()
+                for out in list(self._out):
+                    self._cancel(out)
         elif what == "hold":
             self._shard.held = bool(body["held"])
         elif what == "snapshot":
@@ -108,6 +107,15 @@ class Dispenser:
         else:
             return {"error": f"There is no request {what!r}."}
         return {"ok": True}
+
+    def _cancel(self, number: int) -> None:
+        self._shard.reservoir.cancel(self._still(*self._out.pop(number)))
+
+    def _still(self, samples: Ids, generations: npt.NDArray[np.uint32]) -> Ids:
+        """Without those whose slot was given to another segment since they were promised."""
+        now = self._shard.slab.descriptor["generation"][samples // self._shard.spec.windows]
+        still: Ids = samples[now == generations]
+        return still
 
     def _fill(self) -> None:
         shard, stored = self._shard, len(self._shard.reservoir.stored)
@@ -126,7 +134,7 @@ class Dispenser:
             if len(samples) == 0:
                 return
             generations = shard.slab.descriptor["generation"][samples // shard.spec.windows]
-            self._out[self._number] = samples
+            self._out[self._number] = (samples, generations)
             head = BATCH.pack(self._epoch, self._number)
             self._number += 1
             self.socket.send_multipart(

@@ -24,7 +24,7 @@ from rich.text import Text
 HELD_OUT = "held-out"
 RECENT_S = 20.0  # over which speeds are taken
 PLAIN_EVERY_S = 5.0
-BAR = 40  # characters
+BAR = 30  # characters
 SHARES = (  # of the trainer's time: key, words, sign, style
     ("compute", "computing", "█", "green"),
     ("wait_data", "waiting for data", "░", "red"),
@@ -126,7 +126,7 @@ class Display:
 
     def on_message(self, text: str) -> None:
         """A sentence about something that happened."""
-        self.recent.messages.append(text)
+        self.recent.messages.append(text.partition("\n")[0])
         if self._live is not None:
             shown = panel(self._status, self.recent) if self._status else Text(text)
             self._live.update(shown, refresh=True)
@@ -244,7 +244,7 @@ def _reservoir(status: Status) -> Text:
     text.append(f" {number(seen)} seen, {number(unseen)} unseen, ")
     text.append(f"{number(max(0, capacity - stored))} free")
     if any(shard.get("blocked") for shard in _training(status)):
-        text.append("; full: solvers wait", "yellow")
+        text.append("\nfull: the solvers wait", "yellow")
     return text
 
 
@@ -254,8 +254,9 @@ def _time_share(status: Status) -> Text:
         return Text("the training has not started", "dim")
     parts = [(float(shares.get(key, 0.0)), sign, style) for key, _, sign, style in SHARES]
     text = bar(parts, sum(value for value, _, _ in parts))
+    text.append("\n")
     for (_, words, sign, style), (value, _, _) in zip(SHARES, parts, strict=True):
-        text.append(f" {sign}", style).append(f" {words} {percent(value)}")
+        text.append(sign, style).append(f" {words} {percent(value)}  ")
     return text
 
 

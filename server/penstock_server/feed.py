@@ -26,7 +26,6 @@ from penstock_surrogates.normalisation import Moments
 
 MOMENT_SLOTS = 256  # gathered at a time while moments are counted
 RETRY_S = 1.0
-QUIET_S = 1.0  # without a batch or a beat of the receiver, it is greeted again
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class ShardFeed:
         self._request = 0
         self._unseen_only = self._held = False
         self._ahead: deque[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]] = deque()
-        self._beat = (-1, time.monotonic())
+        self._incarnation = 0
         spec = self._slab.spec
         length = spec.segment_steps
         self._flat = {  # (slots * steps, *shape), so that one index selects a step
@@ -123,7 +122,7 @@ class ShardFeed:
         self._inputs = {n: torch.from_numpy(a) for n, a in self._slab.inputs.items()}
         self._offsets = np.arange(settings.window)
         self._length = length
-        self._ask("attach", timeout_s=settings.patience_s)
+        self._greet(self._now("incarnation"))
 
     def stock(self, timeout_s: float) -> Stock:
         self._read()
@@ -131,7 +130,8 @@ class ShardFeed:
             self._socket.poll(int(1000 * timeout_s))
             self._read()
         books = dict(zip(BOOKS, (int(n) for n in self._slab.books)))
-        self._watch(books["beat"])
+        if books["incarnation"] != self._incarnation:
+            self._greet(books["incarnation"])
         ready = fresh = 0
         if self._ahead:
             samples = self._ahead[0][1]
@@ -170,7 +170,7 @@ class ShardFeed:
                 return gathered
 
     def redraw(self) -> None:
-        if not self._ahead or not int(self._slab.books[BOOKS.index("unseen")]):
+        if not self._ahead or not self._now("unseen"):
             return
         if np.any(self._first_draws(self._ahead[0][1]) != 0):
             self._restart("redraw")
@@ -273,13 +273,13 @@ class ShardFeed:
         self._ahead.clear()
         self._ask(what)
 
-    def _watch(self, beat: int) -> None:
-        now = time.monotonic()
-        if beat != self._beat[0]:
-            self._beat = (beat, now)
-        elif now - self._beat[1] > QUIET_S:  # restarted: it knows no rank yet
-            self._beat = (beat, now)
-            self._ask("attach", timeout_s=self._settings.patience_s)
+    def _greet(self, incarnation: int) -> None:
+        """A receiver that was started (again) knows no rank; what it had handed out is void."""
+        self._restart("attach")
+        self._incarnation = incarnation
+
+    def _now(self, book: str) -> int:
+        return int(self._slab.books[BOOKS.index(book)])
 
     def _ask(self, what: str, timeout_s: float | None = None, **body: Any) -> None:
         """A request to the receiver, repeated until it is answered; all are idempotent."""

@@ -1,4 +1,4 @@
-"""The data socket of a receiver: numbered messages in, acknowledgements, credit and refusals out."""
+"""The data socket of a receiver: messages in; acknowledgements, credit and refusals out."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import zmq
 
 from penstock import wire
 from penstock.wire import Header, Kind, WireError
-from penstock_server.plans import Target
-from penstock_server.shard import Refusal, Shard, read_targets
+from penstock_server.plans import Plan
+from penstock_server.shard import Refusal, Shard, read_plan
 from penstock_server.streams import Stream
 
 BURST = 64  # messages before the other sockets get a turn
 BURST_BYTES = 16 << 20
 ACK_EVERY = 8
 RESYNC_PAUSE_S = 1.0
+MOST_REFUSALS = 10_000  # that wait for the coordinator
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Peer:
     greeting: int
     expected: int = 0
     unacked: int = 0
-    plans: dict[int, dict[int, Target]] = field(default_factory=dict)
+    plans: dict[int, Plan | Refusal] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
 
 
@@ -47,6 +49,7 @@ class Intake:
         self._campaign = campaign
         self._peers: dict[bytes, Peer] = {}
         self._resynced: dict[bytes, float] = {}
+        self._plans: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()  # equal ones once
         self._dirty: set[bytes] = set()
         self._shapes = {n: s for n, (s, _) in {**shard.spec.fields, **shard.spec.inputs}.items()}
         largest = max(a.itemsize * a[0, 0].size for a in shard.slab.fields.values())
@@ -75,6 +78,8 @@ class Intake:
                 break
         for stream in self.shard.grant():
             self._dirty.update(stream.peers)
+        for stream, why in self.shard.take_dismissed():
+            self._say_refused(stream.peers, stream.simulation, stream.lease, why)
         for identity in list(self._dirty):
             self._acknowledge(identity)
         self._dirty.clear()
@@ -106,6 +111,9 @@ class Intake:
             self._dirty.add(identity)
             return 0
         peer = self._peers.get(identity)
+        if peer is None and header.kind == Kind.BYE:
+            self._discard()
+            return 0
         if peer is None or (header.sequence > peer.expected and header.kind != Kind.BYE):
             self._discard()
             self._resync(identity, again=header.kind == Kind.PROBE)
@@ -138,8 +146,7 @@ class Intake:
                 return self._take_part(header)
             payloads = self._payloads()
             if header.kind == Kind.PLAN:
-                names = list(self.shard.names)
-                peer.plans[header.plan] = read_targets(names, self._shapes, header, payloads)
+                self._read_plan(header, peer, payloads)
             elif header.kind == Kind.OPEN:
                 self._open(header, peer, payloads)
             elif header.kind == Kind.INPUT:
@@ -149,6 +156,8 @@ class Intake:
                 self.shard.end(self.shard.find(header), header.part, header.step)
             elif header.kind == Kind.FAIL:
                 self.shard.retire(self.shard.find(header).simulation)
+            else:
+                self.counters["malformed"] += 1
             return sum(map(len, payloads))
         except Refusal as refusal:
             self._discard()
@@ -171,12 +180,23 @@ class Intake:
         self.shard.receive_done(reception)
         return n_bytes
 
+    def _read_plan(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
+        """A plan that does not fit is told with the simulation that names it."""
+        try:
+            self._check_sizes(header, payloads)
+            plan = read_plan(self.shard.names, self._shapes, header, payloads)
+            peer.plans[header.plan] = self._plans.setdefault(plan.digest, plan)
+        except Refusal as refusal:
+            peer.plans[header.plan] = refusal
+
     def _open(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
-        targets = peer.plans.get(header.plan)
-        if targets is None:
+        plan = peer.plans.get(header.plan)
+        stream = self.shard.open(header, b"".join(payloads), peer.identity)
+        if plan is None:
             raise Refusal("layout", f"A simulation names plan {header.plan}, which did not come.")
-        stream = self.shard.open(header, payloads[0] if payloads else b"", peer.identity)
-        self.shard.plan(stream, header.part, targets)
+        if isinstance(plan, Refusal):
+            raise Refusal(plan.kind, plan.reason, plan.field)
+        self.shard.plan(stream, header.part, plan)
 
     def _receive_into(self, buffer: Any) -> int:
         if len(buffer) == 0:
@@ -184,8 +204,10 @@ class Intake:
         return int(self.socket.recv_into(buffer))
 
     def _payloads(self) -> list[bytes]:
-        payloads = []
+        payloads: list[bytes] = []
         while self.socket.getsockopt(zmq.RCVMORE):
+            if len(payloads) > wire.MAX_FIELDS:
+                raise Refusal("shape", f"A message has more than {wire.MAX_FIELDS} fields.")
             payloads.append(self.socket.recv())
         return payloads
 
@@ -232,7 +254,8 @@ class Intake:
     def _refuse(self, header: Header, peer: Peer, refusal: Refusal) -> None:
         stream = self.shard.streams.get(header.simulation)
         if refusal.kind not in ("superseded", "quarantined"):
-            self.refusals.append(
+            self.counters["refused_messages"] += 1
+            self._note_refusal(
                 {
                     "simulation": header.simulation, "lease": header.lease, "kind": refusal.kind,
                     "reason": refusal.reason, "field": refusal.field, "step": header.step,
@@ -240,12 +263,19 @@ class Intake:
             )  # fmt: skip
             if stream is not None and stream.lease == header.lease:
                 self.shard.refuse(stream, refusal)
-        peers = {peer.identity, *(stream.peers if stream is not None else ())}
-        answer = bytes(
-            wire.encode(Header(Kind.REFUSED, self._campaign, header.simulation, header.lease))
-        )
+        peers = {peer.identity}
+        if stream is not None and stream.lease == header.lease:
+            peers |= stream.peers
+        self._say_refused(peers, header.simulation, header.lease, refusal.reason)
+
+    def _note_refusal(self, entry: dict[str, Any]) -> None:
+        if len(self.refusals) < MOST_REFUSALS:
+            self.refusals.append(entry)
+
+    def _say_refused(self, peers: set[bytes], simulation: int, lease: int, why: str) -> None:
+        answer = bytes(wire.encode(Header(Kind.REFUSED, self._campaign, simulation, lease)))
         for identity in peers:
-            self._send([identity, answer, refusal.reason.encode()])
+            self._send([identity, answer, why.encode()])
 
     def _send(self, frames: list[bytes]) -> None:
         try:

@@ -26,7 +26,9 @@ CHUNK = np.dtype(
         ("n_steps", "<u8"),  # of the simulation, + 1; 0 while unknown; in its first chunk
         ("n_segments", "<u8"),  # of these the shard gets so many, + 1
         ("lease", "<u4"),  # in force, with what was granted to it: a restarted receiver honours it
-        ("n_parts", "<u4"),
+        ("n_parts", "<u2"),
+        ("covered", "u1"),  # the layouts of all parts were known and whole
+        ("padding", "u1"),
         ("granted", "<u8"),
         ("position", "<u4"),
         ("stride", "<u4"),
@@ -47,6 +49,7 @@ class Ledger:
         self._writable = writable
         self._chunks: npt.NDArray[Any] = np.empty(0, CHUNK)
         self._rows: dict[tuple[int, int], int] = {}
+        self._blocks: dict[int, list[int]] = {}  # simulation -> blocks that have a chunk
         self._admitted: dict[int, int] = {}
         self._used = 0
         self._copied: npt.NDArray[Any] = np.empty((0, SEGMENTS // 8), "u1")
@@ -68,7 +71,7 @@ class Ledger:
 
     def simulations(self) -> Iterator[int]:
         """Every simulation of which this shard has heard."""
-        return iter(sorted({simulation for simulation, _ in self._rows}))
+        return iter(sorted(self._blocks))
 
     def admit(self, simulation: int, segment: int) -> bool:
         """Sets the admitted bit; False when it was set already."""
@@ -101,13 +104,22 @@ class Ledger:
         """Notes the lease in force; nothing is granted to it yet."""
         row = self._row(simulation, 0)
         self._chunks["granted"][row] = 0
-        self._chunks["n_parts"][row] = n_parts
+        self._chunks["n_parts"][row], self._chunks["covered"][row] = n_parts, 0
         self._chunks["position"][row], self._chunks["stride"][row] = position, stride
         self._chunks["lease"][row] = lease
 
     def grant(self, simulation: int, granted: int) -> None:
         """Notes how many segments the lease in force may send; before the client hears of it."""
         self._chunks["granted"][self._rows[simulation, 0]] = granted
+
+    def cover(self, simulation: int) -> None:
+        """Notes that the parts of the lease in force cover every field exactly once."""
+        self._chunks["covered"][self._rows[simulation, 0]] = 1
+
+    def covered(self, simulation: int) -> bool:
+        """Whether `cover` was called for the lease in force."""
+        row = self._rows.get((simulation, 0))
+        return row is not None and bool(self._chunks["covered"][row])
 
     def close(self, simulation: int) -> None:
         """The lease has no slots reserved any more."""
@@ -131,10 +143,10 @@ class Ledger:
     def segments(self, simulation: int, which: str = "admitted") -> list[int]:
         """The segments whose bit (`admitted`, `drawn`, `settled`) is set, ascending."""
         found: list[int] = []
-        for (owner, first), row in sorted(self._rows.items()):
-            if owner == simulation:
-                bits = np.unpackbits(self._chunks[which][row], bitorder="little")
-                found.extend(int(first * SEGMENTS + i) for i in np.flatnonzero(bits))
+        for block in sorted(self._blocks.get(simulation, ())):
+            bits = np.unpackbits(self._chunks[which][self._rows[simulation, block]],
+                                 bitorder="little")  # fmt: skip
+            found.extend(int(block * SEGMENTS + i) for i in np.flatnonzero(bits))
         return found
 
     def totals(self) -> dict[str, int]:
@@ -163,6 +175,7 @@ class Ledger:
         used["settled"] = used["drawn"]
         used["lease"] = 0
         ledger._admitted.clear()
+        ledger._blocks.clear()
         ledger._scan()
         return ledger
 
@@ -193,15 +206,19 @@ class Ledger:
             chunk["simulation"], chunk["first_segment"] = simulation, block * SEGMENTS
             chunk["used"] = 1
             self._used += 1
-            self._rows[simulation, block] = row
+            self._note(simulation, block, row)
         return row
+
+    def _note(self, simulation: int, block: int, row: int) -> None:
+        self._rows[simulation, block] = row
+        self._blocks.setdefault(simulation, []).append(block)
 
     def _scan(self) -> None:
         self._used = int(np.count_nonzero(self._chunks["used"]))
         for row in range(self._used):
             simulation = int(self._chunks["simulation"][row])
             block = int(self._chunks["first_segment"][row]) // SEGMENTS
-            self._rows[simulation, block] = row
+            self._note(simulation, block, row)
             n = int(np.unpackbits(self._chunks["admitted"][row]).sum())
             self._admitted[simulation] = self._admitted.get(simulation, 0) + n
 

@@ -6,6 +6,7 @@ there: a box (received in place when it is contiguous) or flat indices (received
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,14 @@ class Target:
         if isinstance(self.where, np.ndarray):
             return np.asarray(field.reshape(-1)[self.where])
         return np.asarray(field[self.where]).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The layout of one part: a target for each field by its index."""
+
+    targets: Mapping[int, Target]
+    digest: bytes  # of the payloads
 
 
 def read_target(name: str, shape: tuple[int, ...], payload: bytes) -> Target:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import time
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,14 +89,15 @@ def make_shard(settings: ReceiverSettings) -> Shard:
     folder = Path(settings.folder)
     ledger_path = folder / "ledger"
     if slabs.exists(folder):
-        slab = Slab.attach(folder, writable=True)
         ledger = Ledger(ledger_path)
-    else:
-        slab = Slab.create(folder, settings.spec())
+        slab = Slab.attach(folder, writable=True)
+    else:  # the ledger first: where a slab stands, its ledger does too
+        folder.mkdir(parents=True, exist_ok=True)
         if settings.resume_ledger:
             ledger = Ledger.resume(Path(settings.resume_ledger), ledger_path)
         else:
             ledger = Ledger(ledger_path)
+        slab = Slab.create(folder, settings.spec())
     rng = np.random.default_rng([settings.seed, *settings.shard.encode()])
     reservoir = Reservoir(settings.policy, slab.drawn, rng)
     return Shard(
@@ -120,20 +122,21 @@ def serve(settings: ReceiverSettings) -> None:
     poller = zmq.Poller()
     for socket in (intake.socket, dispenser.socket):
         poller.register(socket, zmq.POLLIN)
+    incarnation = time.time_ns()
     try:
         while not reporter.stopped:
             poller.poll(POLL_MS)
             intake.turn()
             dispenser.turn()
             reporter.turn()
-            _write_books(shard, reporter.over)
+            _write_books(shard, reporter.over, incarnation)
     finally:
         for part in (intake, dispenser, reporter):
             part.close()
         context.destroy(linger=200)
 
 
-def _write_books(shard: Shard, over: bool) -> None:
+def _write_books(shard: Shard, over: bool, incarnation: int) -> None:
     reservoir = shard.reservoir
     books = shard.slab.books
     books[1:] = (
@@ -145,7 +148,7 @@ def _write_books(shard: Shard, over: bool) -> None:
         shard.blocked,
         shard.pressure,
         over,
-        int(books[9]) + 1,
+        incarnation,
     )
 
 

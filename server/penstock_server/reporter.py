@@ -13,6 +13,7 @@ from penstock_server.intake import Intake
 from penstock_server.shard import Shard
 
 REPORT_S = 0.25
+MOST_NEWS = 1000  # of a kind in one report, which has at most 1 MiB
 
 
 class Reporter:
@@ -55,8 +56,9 @@ class Reporter:
         shard, reservoir = self._shard, self._shard.reservoir
         ledger = shard.ledger.totals()
         return {
-            **{name: float(n) for name, n in shard.counters.items()},
-            **{name: float(n) for name, n in self._intake.counters.items()},
+            # Copies: the thread that serves metrics calls this too.
+            **{name: float(n) for name, n in dict(shard.counters).items()},
+            **{name: float(n) for name, n in dict(self._intake.counters).items()},
             "admitted_samples": float(shard.admitted_samples),
             "stored": float(len(reservoir.stored)),
             "unseen": float(reservoir.n_undrawn),
@@ -72,7 +74,7 @@ class Reporter:
 
     def _report(self) -> None:
         shard = self._shard
-        fresh = [s for s in shard.delivered if s not in self._told]
+        fresh = [s for s in shard.delivered if s not in self._told][:MOST_NEWS]
         self._pending = (fresh, len(self._intake.refusals))
         self._asker.post(
             "report",
@@ -84,7 +86,7 @@ class Reporter:
             delivered=[[s, *shard.delivered[s]] for s in fresh],
             refused=self._intake.refusals[:100],
             progress=[
-                [s.simulation, s.lease, s.steps_seen, not s.reserved and not s.open]
+                [s.simulation, s.lease, s.steps_seen, shard.waits(s)]
                 for s in shard.streams.values()
                 if s.live
             ],
@@ -100,4 +102,6 @@ class Reporter:
         self.over = self._shard.over = orders.get("production") == "over"
         self.stopped = bool(orders.get("stop"))
         for simulation in orders.get("retired", ()):
-            self._shard.retire(int(simulation))
+            self._shard.withdraw(int(simulation))
+        for simulation, lease in orders.get("superseded", ()):
+            self._shard.supersede(int(simulation), int(lease))

@@ -83,6 +83,8 @@ class Reservoir:
         self.n_undrawn = 0  # samples in store that no batch has had, promised ones included
         self._fresh: deque[tuple[int, int]] = deque()  # (batch, slot): seen, no snapshot yet
         self._queue: deque[int] = deque()  # fifo: samples by admission
+        self._arrival = np.zeros(self.n_slots, dtype=np.int64)
+        self._arrived = 0
         self._order: deque[int] = deque()  # fifo: evictable slots by the end of their draws
 
     # -- slots -----------------------------------------------------------------------------------
@@ -113,6 +115,8 @@ class Reservoir:
     def put(self, slot: int, n_windows: int) -> None:
         """A committed slot with its number of samples; drawn marks in the slab count."""
         drawn = self._drawn[slot, :n_windows]
+        self._arrived += 1
+        self._arrival[slot] = self._arrived
         self._held[slot] = n_windows
         self._left[slot] = int(np.count_nonzero(drawn == 0))
         self.n_undrawn += int(self._left[slot])
@@ -137,7 +141,7 @@ class Reservoir:
         elif (
             self.policy == "firo"
             or unseen_only
-            or urgent
+            or (urgent and len(self.unseen))
             or 2 * len(self.unseen) > len(self.stored)
         ):
             chosen = self.unseen.choose(k, self._rng)
@@ -169,6 +173,7 @@ class Reservoir:
         for sample, slot in zip(samples, slots):
             if sample in self.stored and self._drawn[slot, sample % self.windows] == 0:
                 self._unsee(int(sample))
+        self._queue_up()
 
     def snapshot(self, batch: int) -> list[int]:
         """Draws up to `batch` are safe; returns the slots that became evictable."""
@@ -190,6 +195,7 @@ class Reservoir:
             slot, start = divmod(int(sample), self.windows)
             if self._drawn[slot, start] == 0 and sample not in self.unseen:
                 self._unsee(int(sample))
+        self._queue_up()
         for slot in np.unique(np.nonzero(late)[0]):
             left = int(np.count_nonzero(self._drawn[slot, : self._held[slot]] == 0))
             self.n_undrawn += left - int(self._left[slot])
@@ -209,6 +215,13 @@ class Reservoir:
         self.unseen.add(sample)
         if self.policy == "fifo":
             self._queue.append(sample)
+
+    def _queue_up(self) -> None:
+        """fifo: what was taken back goes to its old place."""
+        if self.policy == "fifo":
+            samples = np.sort(self.unseen.all())
+            order = np.argsort(self._arrival[samples // self.windows], kind="stable")
+            self._queue = deque(int(sample) for sample in samples[order])
 
     def _oldest(self, k: int) -> Ids:
         chosen: list[int] = []

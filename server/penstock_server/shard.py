@@ -6,10 +6,12 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ import numpy.typing as npt
 
 from penstock import wire
 from penstock.wire import Header
+from penstock_server.input_rows import InputRows
 from penstock_server.ledger import Ledger
-from penstock_server.plans import PlanError, Target, covers
+from penstock_server.plans import Plan, PlanError, Target, covers, read_target
 from penstock_server.reservoir import Ids, Reservoir
 from penstock_server.slab import COMMITTED, FREE, OPEN, Slab
 from penstock_server.streams import OpenSlot, Stream
@@ -34,7 +37,9 @@ JOURNAL = struct.Struct("<QQIIII")
 class Refusal(Exception):
     """Why a message is not taken; `kind` decides what the coordinator does about it."""
 
-    kind: str  # nan, shape, undeclared, layout, credit, range, unreproducible, superseded, steps
+    # nan, shape, undeclared, layout, credit, inputs, role, steps, unreproducible; and for what is
+    # known already and not reported again: superseded, quarantined
+    kind: str
     reason: str
     field: str = ""
 
@@ -77,11 +82,11 @@ class Shard:
         self._checksums = checksums
         self._slots: dict[tuple[int, int], int] = {}  # (simulation, segment) -> committed slot
         self._leases: dict[int, int] = {}
+        self._dismissed: list[tuple[Stream, str]] = []
         self._reserved = 0
-        self._rows_free = list(range(self.spec.n_rows - 1, -1, -1)) if self.spec.inputs else []
-        self._row_uses: Counter[int] = Counter()
+        self._rows = InputRows(self.spec.n_rows if self.spec.inputs else 0)
         self._turn = 0
-        self._covered: set[tuple[int, ...]] = set()
+        self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
         self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
         self.admitted_samples = 0
         self._rebuild()
@@ -90,51 +95,49 @@ class Shard:
 
     def open(self, header: Header, parameters: bytes, peer: bytes) -> Stream:
         """A part of a lease announces itself; a higher lease supersedes a lower one."""
-        if len(parameters) != 8 * self.spec.n_parameters:
-            raise Refusal("shape", f"OPEN carries {len(parameters)} bytes of parameters; "
-                          f"{8 * self.spec.n_parameters} are expected.")  # fmt: skip
-        if (header.flags > 0) != (self.reservoir.policy == "keep"):
-            raise Refusal("role", f"A {wire.ROLES[min(header.flags, 2)]} simulation came to the "
-                          "wrong kind of shard: held-out data never mixes with training data.")  # fmt: skip
+        self._check_open(header, parameters)
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
             raise Refusal("superseded", f"Lease {header.lease} of simulation {header.simulation} "
                           f"was superseded by {newest}.")  # fmt: skip
         stream = self.streams.get(header.simulation)
         if stream is not None and stream.lease < header.lease:
-            self.retire(header.simulation)
+            self._dismiss(stream, f"Lease {stream.lease} was superseded by {header.lease}.")
             stream = None
+        stride = max(1, header.geometry)
         if stream is None:
             stream = Stream(
-                header.simulation, header.lease, header.n_parts, header.step,
-                max(1, header.geometry), parameters, header.flags, n_steps=self.ledger.n_steps(header.simulation),
+                header.simulation, header.lease, header.n_parts, header.step, stride, parameters,
+                header.flags, n_steps=self.ledger.n_steps(header.simulation),
             )  # fmt: skip
-            if not 1 <= stream.n_parts <= self.spec.max_parts:
-                raise Refusal("layout", f"A simulation came in {stream.n_parts} parts; this "
-                              f"campaign allows {self.spec.max_parts}.")  # fmt: skip
-            if header.simulation in self.delivered:
-                stream.ended = stream.all_parts  # a resend of what is complete already
             self._leases[header.simulation] = header.lease
             self.ledger.open(
                 header.simulation, header.lease, stream.n_parts, stream.position, stream.stride
             )
-            self._keep(stream)
-        elif stream.n_parts != header.n_parts:
-            raise Refusal("layout", f"Parts disagree on their number: {stream.n_parts} and "
-                          f"{header.n_parts}.")  # fmt: skip
-        stream.parameters, stream.role = parameters, header.flags
+            self._begin(stream)
         stream.peers.add(peer)
+        theirs = (header.n_parts, header.step, stride)
+        if (stream.n_parts, stream.position, stream.stride) != theirs:
+            raise Refusal(
+                "layout",
+                f"Parts disagree: (parts, position, shards) are {theirs} here "
+                f"and {(stream.n_parts, stream.position, stream.stride)} there.",
+            )
+        if stream.refused is not None:
+            raise Refusal("quarantined", stream.refused)
+        stream.parameters, stream.role = parameters, header.flags
         return stream
 
-    def plan(self, stream: Stream, part: int, targets: dict[int, Target]) -> None:
+    def plan(self, stream: Stream, part: int, plan: Plan) -> None:
         """The layout of one part; checked against the others as soon as all are known."""
-        stream.targets[part] = targets
-        if len(stream.targets) == stream.n_parts and not stream.covered:
-            key = tuple(id(stream.targets[p]) for p in range(stream.n_parts))
+        stream.plans[part] = plan
+        if len(stream.plans) == stream.n_parts and not stream.covered:
+            plans = [stream.plans[p] for p in range(stream.n_parts)]
+            key = tuple(p.digest for p in plans)
             if key not in self._covered:
                 for index, name in enumerate(self._names):
                     shape = self._shape(name)
-                    parts = [stream.targets[p][index] for p in range(stream.n_parts)]
+                    parts = [p.targets[index] for p in plans]
                     why = covers(shape, parts)
                     if why is not None:
                         raise Refusal(
@@ -142,6 +145,9 @@ class Shard:
                         )
                 self._covered.add(key)
             stream.covered = True
+            self.ledger.cover(stream.simulation)
+            for segment in list(stream.open):  # taken over complete after a restart
+                self._admit_if_complete(stream, segment)
 
     def find(self, header: Header) -> Stream:
         """The stream of a message; raises Refusal when its lease is not the one in force."""
@@ -158,23 +164,30 @@ class Shard:
         """A part says that the simulation has n_steps; the last segment may be short."""
         known = self.ledger.n_steps(stream.simulation)
         if n_steps > self._max_steps or (known is not None and known != n_steps):
-            raise Refusal("steps", f"Simulation {stream.simulation} ended after {n_steps} steps; "
-                          f"{self._max_steps if known is None else known} are expected.")  # fmt: skip
+            raise Refusal(
+                "steps",
+                f"Simulation {stream.simulation} ended after {n_steps} steps; "
+                f"{self._max_steps if known is None else known} are expected.",
+            )
         if known is None:
             n_segments = stream.n_segments(n_steps, self.spec.segment_steps)
+            if (
+                n_steps < stream.steps_seen
+                or self.ledger.n_admitted(stream.simulation) > n_segments
+            ):
+                raise Refusal("steps", f"Simulation {stream.simulation} ended after {n_steps} "
+                              f"steps, and more of it came: {stream.steps_seen}.")  # fmt: skip
             self.ledger.end(stream.simulation, n_steps, n_segments)
         stream.n_steps = n_steps
         stream.ended |= 1 << part
-        if stream.ended == stream.all_parts:
-            self._unreserve(stream)
         for segment in list(stream.open):
             self._admit_if_complete(stream, segment)
+        if stream.ended == stream.all_parts:
+            self._unreserve(stream)
         self._deliver_if_complete(stream)
 
     def retire(self, simulation: int, keep: bool = False) -> None:
         """Drops what is open of a simulation; with keep the stream stays, to answer its parts."""
-        for key in [key for key in self._orphans if key[0] == simulation]:
-            self._free(self._orphans.pop(key))
         stream = self.streams.get(simulation)
         if stream is None:
             return
@@ -182,10 +195,34 @@ class Shard:
         for opened in stream.open.values():
             self._free(opened.slot)
         stream.open.clear()
+        if stream.row is not None:
+            self._rows.unuse(stream.row)
+            stream.row = None
         if not keep:
-            if stream.row is not None:
-                self._unuse_row(stream.row)
             del self.streams[simulation]
+
+    def supersede(self, simulation: int, lease: int) -> None:
+        """The lease and those before it are dead; a newer one has not come yet."""
+        self._leases[simulation] = max(lease + 1, self._leases.get(simulation, 0))
+        stream = self.streams.get(simulation)
+        if stream is not None and stream.lease <= lease:
+            self._dismiss(stream, f"Lease {stream.lease} of simulation {simulation} is over.")
+
+    def withdraw(self, simulation: int) -> None:
+        """The campaign wants no more of the simulation."""
+        stream = self.streams.get(simulation)
+        if stream is not None:
+            self._leases[simulation] = stream.lease + 1
+            self._dismiss(stream, f"Simulation {simulation} is not wanted any more.")
+
+    def take_dismissed(self) -> list[tuple[Stream, str]]:
+        """Streams that were dropped without their parts' doing, with the reason; once each."""
+        dismissed, self._dismissed = self._dismissed, []
+        return dismissed
+
+    def _dismiss(self, stream: Stream, why: str) -> None:
+        self._dismissed.append((stream, why))
+        self.retire(stream.simulation)
 
     def refuse(self, stream: Stream, refusal: Refusal) -> None:
         """Quarantines a simulation: what is open is dropped, what comes is thrown away."""
@@ -201,13 +238,23 @@ class Shard:
         stream = self.find(header)
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
-        targets = stream.targets.get(header.part)
-        if targets is None:
+        plan = stream.plans.get(header.part)
+        if plan is None:
             raise Refusal("layout", f"A part came before its layout: part {header.part} of "
                           f"simulation {header.simulation}.")  # fmt: skip
+        targets = plan.targets
         if header.step >= self._max_steps:
             raise Refusal("steps", f"Step {header.step} came; the campaign allows "
                           f"{self._max_steps} a simulation (solver.max_steps).")  # fmt: skip
+        if stream.n_steps is not None and header.step >= stream.n_steps:
+            raise Refusal("steps", f"Step {header.step} came of a simulation that has ended after "
+                          f"{stream.n_steps}.")  # fmt: skip
+        if self.spec.inputs and not stream.has_inputs(header.part):
+            raise Refusal(
+                "inputs",
+                f"Steps of part {header.part} came before the input fields "
+                f"{', '.join(self.spec.inputs)}; call sim.inputs(...) first.",
+            )
         self._check_table(header, targets)
         segment, step = divmod(header.step, self.spec.segment_steps)
         if segment % stream.stride != stream.position:
@@ -250,7 +297,7 @@ class Shard:
         if reception.slot is None:
             self._compare(reception)
             return
-        targets = stream.targets[header.part]
+        targets = stream.plans[header.part].targets
         for entry, values in zip(header.fields, reception.arrays):
             target = targets[entry.field]
             if target.first is None:
@@ -270,10 +317,12 @@ class Shard:
     def receive_inputs(self, header: Header, payloads: list[bytes]) -> None:
         """An INPUT message: the input fields of one part, stored once a simulation."""
         stream = self.find(header)
-        targets = stream.targets.get(header.part)
-        if targets is None:
+        if stream.refused is not None:
+            raise Refusal("quarantined", stream.refused)
+        plan = stream.plans.get(header.part)
+        if plan is None:
             raise Refusal("layout", "Input fields came before their layout.")
-        self._check_table(header, targets, inputs=True)
+        self._check_table(header, plan.targets, inputs=True)
         if stream.row is None:
             raise Refusal("inputs", "There is no row for input fields; this is a defect.")
         for entry, payload in zip(header.fields, payloads):
@@ -281,7 +330,16 @@ class Shard:
             values = np.frombuffer(payload, dtype=array.dtype)
             if not _finite(values):
                 raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
-            targets[entry.field].scatter(values, array[stream.row])
+            target = plan.targets[entry.field]
+            if not self._rows.settled(stream.row):
+                target.scatter(values, array[stream.row])
+            elif not _close(target.gather(array[stream.row]), values):
+                raise Refusal(
+                    "unreproducible",
+                    f"Input field {name!r} of simulation "
+                    f"{stream.simulation} came again with other values.",
+                    name,
+                )
         stream.inputs_received |= 1 << header.part
 
     # -- credit ----------------------------------------------------------------------------------
@@ -290,10 +348,10 @@ class Shard:
         """Extends credit round-robin as far as slots can be reserved; returns who got more."""
         if self.held:
             return []
-        wanting = [s for s in self.streams.values() if s.live and self._may_have_more(s)]
+        wanting = [s for s in self.streams.values() if s.live and self._has_row(s)]
         if not wanting:
             return []
-        ahead = self._ahead(len([s for s in self.streams.values() if s.live]))
+        ahead = self._ahead(len([s for s in wanting if s.simulation not in self.delivered]))
         gained: dict[int, Stream] = {}
         self._turn = (self._turn + 1) % len(wanting)
         queue = wanting[self._turn :] + wanting[: self._turn]
@@ -306,29 +364,32 @@ class Shard:
             queue = rest
         return list(gained.values())
 
-    @property
-    def waiting(self) -> list[Stream]:
-        """Streams that can send nothing more until they are granted."""
-        return [s for s in self.streams.values() if s.live and not s.reserved and not s.open]
+    def waits(self, stream: Stream) -> bool:
+        """Whether the stream can send nothing more until it is granted."""
+        return stream.live and not (stream.reserved or stream.open) and self._more(stream)
 
     @property
     def blocked(self) -> bool:
         """Whether there are producers, and every one of them waits for credit."""
-        live = [s for s in self.streams.values() if s.live]
-        return bool(live) and not self._available() and all(not s.reserved for s in live)
+        if self._available():
+            return False
+        producers = [
+            s for s in self.streams.values() if s.live and (s.open or s.reserved or self._more(s))
+        ]
+        return bool(producers) and all(self.waits(s) for s in producers)
 
     @property
     def pressure(self) -> bool:
         """Whether some producer waits and a snapshot would free slots."""
         if self._available() or not self.reservoir.n_fresh:
             return False
-        return any(s.live and not s.reserved for s in self.streams.values())
+        return any(s.live and not s.reserved and self._more(s) for s in self.streams.values())
 
     # -- draws -----------------------------------------------------------------------------------
 
     def choose(self, n: int, unseen_only: bool) -> Ids:
         """The next batch of a rank: sample ids, promised until confirmed or cancelled."""
-        urgent = not self.reservoir.n_available and bool(self.streams)
+        urgent = not self.reservoir.n_available and any(s.live for s in self.streams.values())
         return self.reservoir.choose(n, unseen_only, urgent)
 
     def snapshot(self, batch: int) -> None:
@@ -351,73 +412,90 @@ class Shard:
 
     def _rebuild(self) -> None:
         descriptor = self.slab.descriptor
-        used = np.flatnonzero(descriptor["state"] == COMMITTED)
-        used = used[np.argsort(descriptor["ordinal"][used])]
-        self._ordinal = int(descriptor["ordinal"].max(initial=0))
+        held = np.flatnonzero(descriptor["state"] == COMMITTED)
+        held = held[np.argsort(descriptor["ordinal"][held])]
+        newest = int(descriptor["ordinal"].max(initial=0))
+        self._ordinal = max(newest, self.ledger.totals()["admitted"])
         taken = {int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE)}
         self.reservoir.free = [s for s in reversed(range(self.spec.n_slots)) if s not in taken]
-        for slot in sorted(used, key=lambda s: int(self.slab.drawn[s].max(initial=0))):
+        for slot in sorted((int(s) for s in held), key=self._last_draw):
             row = descriptor[slot]
             simulation, segment = int(row["simulation"]), int(row["segment"])
             self.ledger.admit(simulation, segment)  # died between COMMITTED and the ledger bit
-            self._slots[simulation, segment] = int(slot)
-            self._use_row(int(row["row"]))
-            self.reservoir.put(int(slot), self._windows(int(row["n_steps"])))
-        self.reservoir.snapshot(int(self.slab.books[0]))
-        self._orphans = {
-            (int(descriptor["simulation"][s]), int(descriptor["segment"][s])): int(s)
-            for s in np.flatnonzero(descriptor["state"] == OPEN)
-        }
-        for simulation, lease, n_parts, granted, position, stride in self.ledger.leases():
-            stream = Stream(simulation, lease, n_parts, position, stride, b"",
-                            n_steps=self.ledger.n_steps(simulation))  # fmt: skip
-            self._leases[simulation] = lease
-            self._keep(stream)
-            for ordinal in range(granted):
-                segment = stream.segment(ordinal)
-                if segment not in stream.open and not self.ledger.admitted(simulation, segment):
-                    stream.reserved_ordinals.add(ordinal)
-            stream.granted, stream.reserved = granted, len(stream.reserved_ordinals)
-            self._reserved += stream.reserved
+            self._slots[simulation, segment] = slot
+            if self.spec.inputs:
+                self._rows.use(simulation, int(row["row"]))
+                self._rows.settle(int(row["row"]))
+            self.reservoir.put(slot, self._windows(int(row["n_steps"])))
+        self.snapshot(int(self.slab.books[0]))
+        self._catch_up_journal(held)
         for simulation in self.ledger.simulations():
             n_steps = self.ledger.n_steps(simulation)
             self.admitted_samples += self._samples_admitted(simulation, n_steps)
             n_segments = self.ledger.n_segments(simulation)
             if n_segments is not None and self.ledger.n_admitted(simulation) >= n_segments:
                 self.delivered[simulation] = (0, n_segments)
+        self._resume_streams()
 
-    def _keep(self, stream: Stream) -> None:
-        """A stream begins; it takes over slots that were open before a restart, if its own."""
+    def _resume_streams(self) -> None:
+        """The leases in force, with their open slots and what was granted to them."""
+        descriptor = self.slab.descriptor
+        opened: dict[int, list[int]] = {}
+        for slot in map(int, np.flatnonzero(descriptor["state"] == OPEN)):
+            opened.setdefault(int(descriptor["simulation"][slot]), []).append(slot)
+            if self.spec.inputs:
+                self._rows.use(int(descriptor["simulation"][slot]), int(descriptor["row"][slot]))
+        for simulation, lease, n_parts, granted, position, stride in self.ledger.leases():
+            self._leases[simulation] = lease
+            if simulation in self.delivered:
+                self.ledger.close(simulation)
+                continue
+            stream = Stream(simulation, lease, n_parts, position, stride, b"", granted=granted,
+                            n_steps=self.ledger.n_steps(simulation),
+                            covered=self.ledger.covered(simulation))  # fmt: skip
+            self._begin(stream)
+            for slot in opened.pop(simulation, []):
+                self._take_over(stream, slot)
+            for ordinal in range(granted):
+                segment = stream.segment(ordinal)
+                if self.ledger.admitted(simulation, segment) or segment in stream.open:
+                    stream.steps_seen = max(stream.steps_seen, segment * self.spec.segment_steps)
+                elif not self._beyond(stream, segment):
+                    stream.reserved_ordinals.add(ordinal)
+            stream.reserved = len(stream.reserved_ordinals)
+            self._reserved += stream.reserved
+        for slots in opened.values():
+            for slot in slots:
+                self._free(slot)
+
+    def _last_draw(self, slot: int) -> int:
+        """Slots in the order in which snapshots free them; those with unseen samples at the end."""
+        n_windows = self._windows(int(self.slab.descriptor["n_steps"][slot]))
+        drawn = self.slab.drawn[slot, :n_windows]
+        return int(drawn.max(initial=0)) if drawn.all() else sys.maxsize
+
+    def _begin(self, stream: Stream) -> None:
         self.streams[stream.simulation] = stream
         if self.spec.inputs:
-            stream.row = self._take_row()
-        for key, slot in list(self._orphans.items()):
-            if key[0] != stream.simulation:
-                continue
-            del self._orphans[key]
-            row = self.slab.descriptor[slot]
-            if int(row["lease"]) != stream.lease or int(row["n_parts"]) != stream.n_parts:
-                self._free(slot)
-                continue
-            words = self.slab.parts[slot]
-            bits = [sum(int(w) << (64 * i) for i, w in enumerate(step)) for step in words]
-            received = sum(bin(b).count("1") for b in bits)
-            stream.open[key[1]] = OpenSlot(slot, bits, received)
-            if stream.row is not None:
-                self._unuse_row(int(row["row"]))
-                row["row"] = stream.row
-                self._use_row(stream.row)
+            stream.row = self._rows.take(stream.simulation)
+
+    def _take_over(self, stream: Stream, slot: int) -> None:
+        """A slot that was open before a restart; what is of another lease is dropped."""
+        row = self.slab.descriptor[slot]
+        if int(row["lease"]) != stream.lease or int(row["n_parts"]) != stream.n_parts:
+            self._free(slot)
+            return
+        row["generation"] |= 1  # it may have died at the last moment of an admission
+        words = self.slab.parts[slot]
+        bits = [sum(int(w) << (64 * i) for i, w in enumerate(step)) for step in words]
+        received = sum(bin(b).count("1") for b in bits)
+        stream.open[int(row["segment"])] = OpenSlot(slot, bits, received)
 
     def _open_slot(self, stream: Stream, segment: int) -> OpenSlot:
         ordinal = segment // stream.stride
         if ordinal not in stream.reserved_ordinals:
             raise Refusal("credit", f"Segment {segment} came without credit; {stream.granted} "
                           "segments were granted.")  # fmt: skip
-        if self.spec.inputs and stream.inputs_received != stream.all_parts:
-            missing = ", ".join(self.spec.inputs)
-            if not stream.inputs_received:
-                raise Refusal("inputs", f"Steps came before the input fields {missing}; call "
-                              "sim.inputs(...) first.")  # fmt: skip
         stream.reserved_ordinals.discard(ordinal)
         stream.reserved -= 1
         self._reserved -= 1
@@ -426,19 +504,21 @@ class Shard:
         if evicted:
             self.counters["evicted"] += 1
             self._slots.pop((int(row["simulation"]), int(row["segment"])), None)
-            self._unuse_row(int(row["row"]))
-        row["generation"] += 1  # odd: readers keep away
+            self._unuse_row(slot)
+        row["state"] = FREE  # what is half written belongs to nobody after a crash
+        row["generation"] |= 1  # odd: readers keep away
         row["simulation"], row["segment"], row["lease"] = stream.simulation, segment, stream.lease
         row["role"] = stream.role
         row["n_parts"], row["n_steps"], row["row"] = stream.n_parts, 0, stream.row or 0
-        self._use_row(stream.row or 0)
+        if stream.row is not None:
+            self._rows.use(stream.simulation, stream.row)
         self.slab.parts[slot] = 0
         self.slab.drawn[slot] = 0
         self.slab.t[slot] = np.nan
-        row["state"] = OPEN
         self.slab.parameters[slot, : self.spec.n_parameters] = np.frombuffer(
             stream.parameters, dtype="<f8"
         )
+        row["state"] = OPEN
         stream.open[segment] = OpenSlot(slot, [0] * self.spec.segment_steps)
         return stream.open[segment]
 
@@ -459,10 +539,9 @@ class Shard:
         row["state"] = COMMITTED
         del stream.open[segment]
         self.ledger.admit(stream.simulation, segment)
-        if self._journal is not None:
-            checksum = int(row["checksum"])
-            self._journal.write(JOURNAL.pack(self._ordinal, stream.simulation, stream.lease,
-                                             segment, steps, checksum))  # fmt: skip
+        if stream.row is not None:
+            self._rows.settle(stream.row)
+        self._write_journal(slot)
         self._slots[stream.simulation, segment] = slot
         self.counters["admitted"] += 1
         self.counters["admitted_steps"] += steps
@@ -492,16 +571,38 @@ class Shard:
         for entry, values in zip(header.fields, reception.arrays):
             name = self._names[entry.field]
             there = self.slab.fields[name][slot, reception.step]
-            old = stream.targets[header.part][entry.field].gather(there)
-            scale = float(np.max(np.abs(old), initial=0.0))
-            if not np.allclose(old, values, rtol=1e-4, atol=1e-5 * scale):
+            old = stream.plans[header.part].targets[entry.field].gather(there)
+            if not _close(old, values):
                 worst = float(np.max(np.abs(old - values)))
-                raise Refusal("unreproducible", f"Step {header.step} of simulation "
-                              f"{header.simulation} came again with other values of {name!r} (by "
-                              f"up to {worst:.3g}): the solver does not reproduce itself.", name)  # fmt: skip
+                raise Refusal(
+                    "unreproducible",
+                    f"Step {header.step} of simulation "
+                    f"{header.simulation} came again with other values of {name!r} (by "
+                    f"up to {worst:.3g}): the solver does not reproduce itself.",
+                    name,
+                )
+
+    def _check_open(self, header: Header, parameters: bytes) -> None:
+        if len(parameters) != 8 * self.spec.n_parameters:
+            raise Refusal("shape", f"OPEN carries {len(parameters)} bytes of parameters; "
+                          f"{8 * self.spec.n_parameters} are expected.")  # fmt: skip
+        if header.flags >= len(wire.ROLES):
+            raise Refusal("role", f"OPEN names role {header.flags}; 0 to 2 exist.")
+        if (header.flags > 0) != (self.reservoir.policy == "keep"):
+            raise Refusal(
+                "role",
+                f"A {wire.ROLES[header.flags]} simulation came to the wrong "
+                "kind of shard: held-out data never mixes with training data.",
+            )
+        if not header.part < header.n_parts <= self.spec.max_parts:
+            raise Refusal("layout", f"Part {header.part} of {header.n_parts} came; this campaign "
+                          f"allows {self.spec.max_parts} parts.")  # fmt: skip
+        if header.step >= max(1, header.geometry) or not header.lease:
+            raise Refusal("layout", f"OPEN names shard {header.step} of {header.geometry}, lease "
+                          f"{header.lease}; shards count from 0, leases from 1.")  # fmt: skip
 
     def _check_table(
-        self, header: Header, targets: dict[int, Target], inputs: bool = False
+        self, header: Header, targets: Mapping[int, Target], inputs: bool = False
     ) -> None:
         group = self.slab.inputs if inputs else self.slab.fields
         if len(header.fields) != len(group):
@@ -522,7 +623,7 @@ class Shard:
                               f"{entry.n_bytes} bytes; {code} ({array.dtype.name}) and {expected} "
                               "are expected.", name)  # fmt: skip
 
-    def _aside(self, reception: Reception, targets: dict[int, Target]) -> Reception:
+    def _aside(self, reception: Reception, targets: Mapping[int, Target]) -> Reception:
         for entry in reception.header.fields:
             dtype = self.slab.fields[self._names[entry.field]].dtype
             values = np.empty(targets[entry.field].n, dtype=dtype)
@@ -536,15 +637,21 @@ class Shard:
     def _ahead(self, n_live: int) -> int:
         return max(1, min(64, self.spec.n_slots // (2 * max(1, n_live))))
 
-    def _may_have_more(self, stream: Stream) -> bool:
-        return not self.spec.inputs or stream.row is not None
+    def _has_row(self, stream: Stream) -> bool:
+        return stream.row is not None or not self.spec.inputs
+
+    def _more(self, stream: Stream) -> bool:
+        """Whether the stream has segments, as far as is known, that it was not granted yet."""
+        return not self._beyond(stream, stream.segment(stream.granted))
+
+    def _beyond(self, stream: Stream, segment: int) -> bool:
+        n_steps = self._max_steps if stream.n_steps is None else stream.n_steps
+        return segment * self.spec.segment_steps >= n_steps
 
     def _grant_one(self, stream: Stream, ahead: int) -> bool:
+        if not self._more(stream):
+            return False
         segment = stream.segment(stream.granted)
-        if segment * self.spec.segment_steps >= self._max_steps:
-            return False
-        if stream.n_steps is not None and segment * self.spec.segment_steps >= stream.n_steps:
-            return False
         if self.ledger.admitted(stream.simulation, segment) or segment in stream.open:
             stream.granted += 1  # a repeat needs no slot
             self.ledger.grant(stream.simulation, stream.granted)
@@ -568,28 +675,33 @@ class Shard:
         row = self.slab.descriptor[slot]
         row["generation"] += int(row["generation"]) % 2
         row["state"] = FREE
-        self._unuse_row(int(row["row"]))
+        self._unuse_row(slot)
         self.reservoir.release(slot)
 
-    def _take_row(self) -> int | None:
-        if not self._rows_free:
-            return None
-        row = self._rows_free.pop()
-        self._row_uses[row] += 1
-        return row
-
-    def _use_row(self, row: int) -> None:
+    def _unuse_row(self, slot: int) -> None:
         if self.spec.inputs:
-            if not self._row_uses[row] and row in self._rows_free:
-                self._rows_free.remove(row)
-            self._row_uses[row] += 1
+            self._rows.unuse(int(self.slab.descriptor["row"][slot]))
 
-    def _unuse_row(self, row: int) -> None:
-        if self.spec.inputs:
-            self._row_uses[row] -= 1
-            if self._row_uses[row] <= 0:
-                self._row_uses[row] = 0
-                self._rows_free.append(row)
+    def _write_journal(self, slot: int) -> None:
+        if self._journal is not None:
+            row = self.slab.descriptor[slot]
+            names = ("ordinal", "simulation", "lease", "segment", "n_steps", "checksum")
+            self._journal.write(JOURNAL.pack(*(int(row[name]) for name in names)))
+
+    def _catch_up_journal(self, held: Array) -> None:
+        """Lines of admissions whose receiver died before it wrote them; held: slots by ordinal."""
+        if self._journal is None:
+            return
+        whole = self._journal.tell() // JOURNAL.size * JOURNAL.size
+        self._journal.truncate(whole)
+        last = 0
+        if whole:
+            with Path(self._journal.name).open("rb") as lines:
+                lines.seek(whole - JOURNAL.size)
+                last = JOURNAL.unpack(lines.read())[0]
+        for slot in held:
+            if int(self.slab.descriptor["ordinal"][slot]) > last:
+                self._write_journal(int(slot))
 
     def _windows(self, n_steps: int) -> int:
         return max(0, n_steps - self.spec.window + 1)
@@ -627,15 +739,20 @@ def _finite(values: Array) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def read_targets(names: Iterable[str], shapes: dict[str, tuple[int, ...]], header: Header,
-                 payloads: list[bytes]) -> dict[int, Target]:  # fmt: skip
-    """Decodes a PLAN message; raises Refusal for one that does not fit the campaign."""
-    from penstock_server.plans import read_target
+def _close(old: Array, new: Array) -> bool:
+    """Equal as far as two runs of one solver are: 1e-4 relative, 1e-5 of the largest value."""
+    scale = float(np.max(np.abs(old), initial=0.0))
+    return np.allclose(old, new, rtol=1e-4, atol=1e-5 * scale)
 
+
+def read_plan(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], header: Header,
+              payloads: list[bytes]) -> Plan:  # fmt: skip
+    """Decodes a PLAN message; raises Refusal for one that does not fit the campaign."""
     order = list(names)
     if [e.field for e in header.fields] != list(range(len(order))) or len(payloads) != len(order):
         raise Refusal("layout", f"A plan covers every field in order: {', '.join(order)}.")
     try:
-        return {i: read_target(n, shapes[n], payloads[i]) for i, n in enumerate(order)}
+        targets = {i: read_target(n, shapes[n], payloads[i]) for i, n in enumerate(order)}
     except PlanError as error:
         raise Refusal("layout", str(error)) from error
+    return Plan(targets, hashlib.blake2b(b"".join(payloads), digest_size=16).digest())

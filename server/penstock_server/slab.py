@@ -51,7 +51,7 @@ BOOKS = (
     "blocked",
     "pressure",
     "over",
-    "beat",  # grows with every turn of the receiver's loop
+    "incarnation",  # another number for every receiver that ran this shard
 )
 
 
@@ -132,6 +132,7 @@ class Slab:
         arrays = {}
         for name, (shape, dtype) in spec.arrays().items():
             path = folder / name
+            path.unlink(missing_ok=True)  # of a receiver that died before its slab was whole
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, _n_bytes(shape, dtype))
@@ -142,7 +143,9 @@ class Slab:
             finally:
                 os.close(descriptor)
             arrays[name] = _map(path, shape, dtype, writable=True)
-        (folder / "slab.json").write_text(json.dumps(asdict(spec)))  # last: the slab is whole
+        part = folder / "slab.json.part"
+        part.write_text(json.dumps(asdict(spec)))
+        part.replace(folder / "slab.json")  # last: the slab is whole
         return cls(folder, spec, arrays)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from penstock_server.plans import Target
+from penstock_server.plans import Plan
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Stream:
     open: dict[int, OpenSlot] = field(default_factory=dict)
     reserved_ordinals: set[int] = field(default_factory=set)
     peers: set[bytes] = field(default_factory=set)
-    targets: dict[int, dict[int, Target]] = field(default_factory=dict)  # part -> field -> target
+    plans: dict[int, Plan] = field(default_factory=dict)  # by part
 
     @property
     def all_parts(self) -> int:
@@ -60,6 +60,10 @@ class Stream:
     def live(self) -> bool:
         """Whether more may come."""
         return self.refused is None and self.ended != self.all_parts
+
+    def has_inputs(self, part: int) -> bool:
+        """Whether the input fields of the part have come."""
+        return bool(self.inputs_received >> part & 1)
 
     def segment(self, ordinal: int) -> int:
         return ordinal * self.stride + self.position

@@ -85,7 +85,7 @@ def try_solver(
         soft_wrap=True,
     )
     logs = Path(tempfile.mkdtemp(prefix="penstock-try-"))
-    keep = True
+    keep = False
     try:
         trial = run(command or argv, argv, environment, points, campaign, seconds, logs)
         problems = findings(trial, campaign)
@@ -271,14 +271,14 @@ def _steps_differ(sim: SimulationSeen, campaign: Campaign) -> list[str]:
 
 def _how_it_ended(trial: Trial) -> Iterator[str]:
     desk = trial.desk
-    if desk.exit_code:
+    if desk.exit_code and not desk.ending:
         last = _last_lines(desk.stderr_tail)
         words = f" Its last words:{last}" if last else ""
         yield f"The program ended with exit code {desk.exit_code}.{words}"
     if desk.greeted_s is None:
         if trial.time_over:
             yield (
-                f"The program did not ask for a simulation within {clock_time(trial.seconds)}. "
+                f"The program did not ask for a simulation within {duration(trial.seconds)}. "
                 "Give it more with --seconds, or see whether it calls penstock.connect()."
             )
         else:
@@ -404,7 +404,7 @@ def _times(trial: Trial, steps: list[float]) -> Iterator[str]:
         yield f"  a simulation: {duration(lasted)}"
     working = sum((s.ended_s or 0.0) - s.assigned_s for s in whole)
     if working > 0:
-        yield f"  blocked by sending: {_blocked(trial, whole, working)} of it"
+        yield f"  blocked while sending: {_blocked(trial, whole, working)} of the time"
     per_step = [s.n_bytes / len(s.done_s) for s in counts.simulations.values() if s.done_s]
     yield f"Volume\n  {size(statistics.mean(per_step))} a step" + (
         f", {size(statistics.mean(s.n_bytes for s in whole))} a simulation" if whole else ""
@@ -458,7 +458,7 @@ def proposal(trial: Trial) -> list[str]:
     if len(lengths) == 1:
         lines.append(f"steps = {lengths.pop()}")
     else:
-        longest = max(lengths, default=1)
+        longest = max([1, *(len(s.done_s) for s in counts.simulations.values())])
         lines.append(f"max_steps = {longest}  # the most that came; no simulation may have more")
     for index in sorted(counts.fields):
         shape = _shape(counts, index)

@@ -35,6 +35,8 @@ class HeldOutStore:
             (descriptor["state"] == COMMITTED) & (descriptor["role"] == code)
         ):
             slots[int(descriptor["simulation"][slot])].append(int(slot))
+        if not slots:
+            return []
         ledger = Ledger(self._folder / "ledger", writable=False)
         return [
             self._trajectory(simulation, role, own)

@@ -130,3 +130,19 @@ def test_a_rank_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     assert group.restarts == 3
     assert group.failure is not None
     assert "4th time without a new snapshot" in group.failure
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_is_taken_for_lost_and_replaced(tmp_path: Path) -> None:
+    group = make_group(tmp_path, pace_s=0.005)
+    group.silence_s = 5.0
+    seen: list[str] = []
+    with running(group):
+        poll_until(group, lambda: len(read_marks(tmp_path / "marks-1")) > 60, seen)
+        stopped = group.pids[1]
+        os.kill(stopped, signal.SIGSTOP)
+        poll_until(group, lambda: group.finished, seen)
+        assert not psutil.pid_exists(stopped)
+    assert seen[0].startswith("Rank 0 lost the others; all ranks go back")
+    assert group.outcome is not None
+    assert group.outcome["draws"] == 1600

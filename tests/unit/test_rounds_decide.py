@@ -146,7 +146,7 @@ def test_every_stop_rule_finishes_without_a_drain(limits: Limits, tally: Tally, 
 def test_a_number_of_batches_goes_on_after_production_without_a_limiter() -> None:
     limits = replace(LIMITS, draws_per_sample=None, stop_batches=1000)
     assert decide(STARTED, replace(USUAL, over=2), limits)[1].action == "train"
-    assert decide(STARTED, replace(USUAL, over=2, ready=0), limits)[1].action == "drain"
+    assert decide(STARTED, replace(USUAL, over=2, ready=0, stored=0), limits)[1].action == "drain"
 
 
 def test_snapshots_come_regularly_and_sooner_under_pressure() -> None:

@@ -290,14 +290,15 @@ def _ray(scratch: Path, n: int) -> Iterator[None]:
     if known is not None and known.is_initialized():
         yield
         return
-    changes = {
+    wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
-        # Left to us unless the caller says otherwise; Ray itself would also write a token into
-        # the home folder.
-        "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", TOKEN),
+        # Ray would run the ranks at niceness 15, behind every solver of the machine.
+        "RAY_worker_niceness": "0",
+        # Ray itself would write a token into the home folder.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
     }
+    changes = {name: os.environ.get(name, value) for name, value in wanted.items()}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)  # before the import, which reads them
     import ray

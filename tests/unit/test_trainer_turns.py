@@ -1,0 +1,143 @@
+"""What the iteration tells the feed, and what rank 0 tells the coordinator."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import zmq
+from trainer_scripted import ScriptedFeed, TickingClock, make_batches
+
+from penstock import control
+from penstock_server.feed import Stock
+from penstock_server.progress import CoordinatorReport
+from penstock_server.ranks import RankLost, Ranks, is_lost
+from penstock_server.rounds import Limits, State
+from penstock_server.turns import TimeSpent, Turn, Turns
+from penstock_surrogates.batch import Batch
+
+LIMITS = Limits(ranks=1, batch_size=4, threshold=1, band=8, draws_per_sample=1.25)
+FULL = Stock(400, 100, 20, 100, 4, 0, 3, False, False, False)
+
+
+class ToldFeed(ScriptedFeed):
+    """Gives the stocks it is told to, and remembers what it hears."""
+
+    def __init__(self, *stocks: Stock) -> None:
+        super().__init__(make_batches(1) * 50)
+        self.stocks = list(stocks)
+
+    def stock(self, timeout_s: float) -> Stock:
+        return self.stocks.pop(0) if len(self.stocks) > 1 else self.stocks[0]
+
+
+@dataclass
+class Loop:
+    """A loop over turns, one step at a time."""
+
+    feed: ToldFeed
+    limits: Limits = LIMITS
+
+    def __post_init__(self) -> None:
+        clock = TickingClock()
+        self.turns = Turns(self.feed, Ranks(), self.limits, clock, TimeSpent(clock))
+        self.turns.resume(State(started=True, batches=10, snapshot_at=10), 5.0)
+        self.turns.drawn = 470
+        self._iterator: Iterator[Turn] = iter(self.turns)
+
+    def until(self, kind: str) -> Turn:
+        return next(turn for turn in self._iterator if turn.kind == kind)
+
+
+def test_a_batch_comes_with_its_number_and_is_counted_as_drawn() -> None:
+    loop = Loop(ToldFeed(FULL))
+    turn = loop.until("train")
+    assert isinstance(turn.batch, Batch)
+    assert (turn.round.total, loop.turns.drawn, loop.feed.taken) == (4, 474, {11: 0})
+
+
+def test_producers_are_held_and_let_go_once() -> None:
+    behind = replace(FULL, unseen=0)  # 400 seen samples are owed 500 draws
+    loop = Loop(ToldFeed(behind), replace(LIMITS, band=8))
+    loop.turns.drawn = 490
+    for _ in range(3):
+        loop.until("train")
+    assert [call for call in loop.feed.calls if call[0] == "hold"] == [
+        ("hold", True),
+        ("hold", False),
+    ]
+
+
+def test_a_new_draw_is_asked_for_when_the_limiter_waits_and_half_is_unseen() -> None:
+    tight = replace(FULL, unseen=51)
+    loop = Loop(ToldFeed(tight, tight, replace(tight, fresh=4)))
+    assert loop.until("wait").round.why == "limiter"
+    assert loop.feed.calls == [("redraw",)]
+    assert loop.until("train").round.fresh
+
+
+def test_the_few_that_have_just_come_are_not_drawn_at_once() -> None:
+    loop = Loop(ToldFeed(replace(FULL, unseen=50)))
+    loop.turns.drawn = 500
+    assert loop.until("wait").round.why == "limiter"
+    assert loop.feed.calls == []
+
+
+def test_what_is_safe_is_told_once() -> None:
+    loop = Loop(ToldFeed(FULL))
+    loop.turns.snapshot, loop.turns.durable = 10, 7
+    for _ in range(3):
+        loop.until("train")
+    assert loop.feed.calls == [("snapshot", 10), ("settle", 7)]
+
+
+def test_shares_of_time_add_up_and_waits_are_named() -> None:
+    clock = TickingClock(tick_s=0.0)
+    spent = TimeSpent(clock)
+    for name, seconds in (("compute", 6.0), ("wait limiter", 2.0), ("gather", 1.0)):
+        spent.on(name)
+        clock.sleep(seconds)
+    spent.on("wait empty")
+    clock.sleep(1.0)
+    shares = spent.shares()
+    assert shares == pytest.approx({"compute": 0.6, "wait_data": 0.3, "validate": 0, "other": 0.1})
+    assert spent.waits() == {"limiter": 2.0, "empty": 1.0}
+
+
+def test_an_error_of_another_kind_is_not_taken_for_a_lost_rank() -> None:
+    assert is_lost(RankLost("gone"))
+    assert is_lost(RuntimeError("[../third_party/gloo/transport/tcp/pair.cc] Connection closed"))
+    assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_lost(ValueError("gloo"))
+
+
+def test_orders_come_back_from_the_coordinator_and_its_silence_ends_the_training() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    heard: list[dict[str, Any]] = []
+
+    def coordinate() -> None:
+        while len(heard) < 2 and router.poll(10_000):
+            who, frame = router.recv_multipart()
+            heard.append(control.decode(frame))
+            orders = {"kind": "orders", "request": heard[-1]["request"], "stop": True}
+            router.send_multipart([who, control.encode(orders)])
+
+    coordinator = threading.Thread(target=coordinate)
+    coordinator.start()
+    report = CoordinatorReport(f"tcp://127.0.0.1:{port}", patience_s=0.0)
+    body = {"state": "training", "loss": 0.5}
+    assert report(body) is None
+    orders = report({"state": "done", "loss": 0.5})
+    coordinator.join()
+    router.close(linger=0)
+    assert orders is not None
+    assert orders["stop"]
+    assert (heard[0]["kind"], heard[0]["from"], heard[0]["loss"]) == ("progress", "trainer/0", 0.5)
+    report(body)
+    with pytest.raises(control.NoAnswer, match="The newest checkpoint stands"):
+        report(body)
