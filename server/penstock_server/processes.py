@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-RESTARTS = 20
+RESTARTS = 5  # in a row, each within SETTLED_S of its start
+SETTLED_S = 60.0
 TAIL_BYTES = 4000
 
 
@@ -21,6 +23,7 @@ class ServerProcess:
         self.restarts = 0
         self._command = [sys.executable, "-m", module, "--settings", str(settings)]
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -28,6 +31,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C is the supervisor's alone."""
+        self._started_s = time.monotonic()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -43,8 +47,9 @@ class ServerProcess:
         return None if self._process is None else self._process.poll()
 
     def restart(self) -> bool:
-        """Start it again after its end; False when it has died too often."""
-        self.restarts += 1
+        """Start it again after its end; False when it died too often too soon."""
+        lived_s = time.monotonic() - self._started_s
+        self.restarts = 1 if lived_s > SETTLED_S else self.restarts + 1
         if self.restarts > RESTARTS:
             return False
         self.start()

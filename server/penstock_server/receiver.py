@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import time
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any

@@ -70,6 +70,7 @@ class Tally:
     snapshot: float = 0  # batch of the newest snapshot that stands, plus one
     durable: float = 0  # batch of the newest checkpoint that stands, plus one
     writing: float = 0  # 1: a checkpoint is being written
+    resting: float = 0  # 1: another snapshot so soon would cost too much of the time
 
     @classmethod
     def of(cls, stock: StockLike, batch_size: int, drawn: int) -> Tally:
@@ -297,12 +298,13 @@ def _saves(state: State, tally: Tally, limits: Limits, action: Action) -> tuple[
         return False, False
     since = state.batches - state.snapshot_at
     urgent = tally.pressure > 0 or (action == "wait" and tally.blocked > 0)
+    rested = not tally.resting
     snapshot = since > 0 and (
         action == "finish"
         or state.snapshot_at < 0
         or since >= limits.snapshot_batches
         or limits.validates(state.batches)
-        or (urgent and (action == "wait" or since >= limits.pressure_batches))
+        or (urgent and (action == "wait" or (since >= limits.pressure_batches and rested)))
     )
     due = (
         limits.checkpoint_s is not None

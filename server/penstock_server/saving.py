@@ -22,6 +22,8 @@ from penstock_server.turns import Turn, Turns
 from penstock_surrogates import storage
 from penstock_surrogates.normalisation import Normalisation
 
+REST = 9  # snapshots under pressure take at most a tenth of the time
+
 
 @dataclass(frozen=True)
 class SavingPlan:
@@ -88,8 +90,10 @@ class Saver:
         if each is None:
             return
         if turn.round.snapshot:
+            began_s = turns.seconds
             self._write(turns, turn, each)
             turns.snapshot = batch
+            turns.rests_until_s = turns.seconds + REST * (turns.seconds - began_s)
         if writer is not None:
             writer.commit(snapshot.at(self._plan.snapshots, batch))
         self.look(turns)

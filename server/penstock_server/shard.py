@@ -414,7 +414,7 @@ class Shard:
         descriptor = self.slab.descriptor
         held = np.flatnonzero(descriptor["state"] == COMMITTED)
         held = held[np.argsort(descriptor["ordinal"][held])]
-        newest = int(descriptor["ordinal"].max(initial=0))
+        newest = int(descriptor["ordinal"][held].max(initial=0))
         self._ordinal = max(newest, self.ledger.totals()["admitted"])
         taken = {int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE)}
         self.reservoir.free = [s for s in reversed(range(self.spec.n_slots)) if s not in taken]

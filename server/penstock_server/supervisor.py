@@ -249,7 +249,7 @@ class Supervisor:
                 self._phases.setdefault("first_batch", round(time.monotonic() - self._began_s, 3))
             self._history.progress(report, completed)
         for event in status.get("events") or ():
-            if event.get("what"):
+            if event.get("what") and "process" not in event:  # those were said when they happened
                 self._say(str(event["what"]))
         self._cursors = {
             f"{name}_since": int(cursors[name])
@@ -345,7 +345,7 @@ class Supervisor:
     def _failed(self, text: str, detail: str = "") -> CampaignFailed:
         with contextlib.suppress(Exception):
             if self._asker is not None:
-                self._take_status(self._asker.ask("status", timeout_s=3.0))
+                self._take_status(self._asker.ask("status", timeout_s=3.0, **self._cursors))
         if self._status:
             self._summarise()
         faults = self._status.get("faults") or []

@@ -115,6 +115,7 @@ class Turns:
         self.snapshot = -1  # rank 0: batch of the newest snapshot that stands
         self.durable = -1  # rank 0: batch of the newest durable checkpoint
         self.writing = False  # rank 0: a checkpoint is being written
+        self.rests_until_s = 0.0  # rank 0: no snapshot for mere pressure before this
         self._told = (-1, -1)
         self._held = False
         self._done = 0
@@ -204,6 +205,7 @@ class Turns:
                 snapshot=self.snapshot + 1,
                 durable=self.durable + 1,
                 writing=self.writing,
+                resting=self.seconds < self.rests_until_s,
             )
         self._mine, self._contributed = tally, self._samples
         self._ranks.begin(tally)

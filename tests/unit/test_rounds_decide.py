@@ -155,6 +155,7 @@ def test_snapshots_come_regularly_and_sooner_under_pressure() -> None:
     state = replace(state, batches=20)
     assert not decide(state, USUAL, LIMITS)[1].snapshot
     assert decide(state, replace(USUAL, pressure=1), LIMITS)[1].snapshot
+    assert not decide(state, replace(USUAL, pressure=1, resting=1), LIMITS)[1].snapshot
     assert decide(replace(state, batches=200), USUAL, LIMITS)[1].snapshot
     validating = replace(LIMITS, validation_batches=7)
     assert decide(replace(state, batches=14), USUAL, validating)[1].snapshot

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -49,7 +50,7 @@ class RankProcess:
         import penstock_server.trainer  # noqa: F401
 
         process = psutil.Process()
-        return {"pid": process.pid, "born": process.create_time()}
+        return {"pid": process.pid, "born": process.create_time(), "host": socket.gethostname()}
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Train to the end; the outcome of `trainer.train`."""
@@ -85,9 +86,26 @@ class _Member:
     actor: Any
     greeting: Any
     pid: int = 0
-    born: float = 0.0
+    process: psutil.Process | None = None  # if it is on this host
     running: Any = None
     outcome: dict[str, Any] | None = None
+
+    def meet(self, hello: dict[str, Any]) -> None:
+        """Take its greeting; what has its number by now may be another process."""
+        self.pid = hello["pid"]
+        if hello["host"] == socket.gethostname():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(self.pid)
+                self.process = process if process.create_time() == hello["born"] else None
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process is seen to have ended; Ray says so seconds later."""
+        if self.process is None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return not self.process.is_running() or (self.process.status() == psutil.STATUS_ZOMBIE)
+        return True
 
 
 @dataclass
@@ -200,7 +218,11 @@ class RankGroup:
         import ray
 
         waited = member.running if member.running is not None else member.greeting
-        if waited is None or not ray.wait([waited], timeout=0)[0]:
+        if waited is None:
+            return None
+        if not ray.wait([waited], timeout=0)[0]:
+            if member.gone:
+                self._note_loss(f"Rank {rank} died (process {member.pid} is gone)", at_once=True)
             return None
         member.greeting, member.running = None, None
         try:
@@ -219,7 +241,7 @@ class RankGroup:
             if member.pid:
                 member.outcome = value
             else:
-                member.pid, member.born = value["pid"], value["born"]
+                member.meet(value)
         return None
 
     def _fail(self, why: str) -> list[str]:
@@ -257,9 +279,8 @@ class RankGroup:
                 ray.kill(member.actor, no_restart=True)
         for member in self._members:
             with contextlib.suppress(psutil.Error):
-                process = psutil.Process(member.pid) if member.pid else None
-                if process is not None and process.create_time() == member.born:
-                    process.kill()
+                if member.process is not None:
+                    member.process.kill()
         self._members = []
 
     def _gpus_a_rank(self) -> float:
