@@ -100,7 +100,10 @@ class Reservoir:
         return len(self._fresh)
 
     def acquire(self) -> tuple[int, bool]:
-        """A slot to write to, and whether it was evicted; the caller has reserved one."""
+        """A slot to write to, and whether it was evicted; the caller has reserved one.
+
+        The caller also clears its draws, as soon as the slab says that the old content is gone.
+        """
         if self.free:
             return self.free.pop(), False
         slot = self._choose_evicted()
@@ -253,7 +256,6 @@ class Reservoir:
         self.n_undrawn -= int(self._left[slot])
         self._left[slot] = 0
         self._held[slot] = self._pins[slot] = 0
-        self._drawn[slot] = 0
 
 
 POLICIES = ("reservoir", "fifo", "firo", "keep")

@@ -345,10 +345,14 @@ class Shard:
     # -- credit ----------------------------------------------------------------------------------
 
     def grant(self) -> list[Stream]:
-        """Extends credit round-robin as far as slots can be reserved; returns who got more."""
+        """Extends credit round-robin as far as slots can be reserved; returns who got more.
+
+        Only to streams whose parts are all here and cover their fields: so no part can be through
+        with a simulation, and silent after a restart, whose layout was never noted.
+        """
         if self.held:
             return []
-        wanting = [s for s in self.streams.values() if s.live and self._has_row(s)]
+        wanting = [s for s in self.streams.values() if s.live and s.covered and self._has_row(s)]
         if not wanting:
             return []
         ahead = self._ahead(len([s for s in wanting if s.simulation not in self.delivered]))
@@ -366,7 +370,8 @@ class Shard:
 
     def waits(self, stream: Stream) -> bool:
         """Whether the stream can send nothing more until it is granted."""
-        return stream.live and not (stream.reserved or stream.open) and self._more(stream)
+        idle = not (stream.reserved or stream.open)
+        return stream.live and stream.covered and idle and self._more(stream)
 
     @property
     def blocked(self) -> bool:

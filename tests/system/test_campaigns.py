@@ -105,10 +105,10 @@ def test_mpi_workers_send_their_parts(tmp_path: Path, start: Started) -> None:
     ("fault", "said"),
     [
         ("--wrong-shape-at", "shape"),
-        ("--wrong-dtype-at", "complex"),
-        ("--undeclared-at", "not declared"),
         ("--twice-at", "twice"),
-        ("--raise-at", "Error"),
+        pytest.param("--wrong-dtype-at", "complex", marks=pytest.mark.slow),
+        pytest.param("--undeclared-at", "not declared", marks=pytest.mark.slow),
+        pytest.param("--raise-at", "Error", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_of_one_simulation_is_named_and_the_campaign_lives(
@@ -192,7 +192,7 @@ def test_a_run_whose_supervisor_was_killed_is_resumed_from_its_checkpoint(
 ) -> None:
     campaign = write_campaign(tmp_path, "--delay-ms", "10", simulations=60)
     run = start(campaign)
-    run.wait_for(lambda: any(run.folder.glob("checkpoints/checkpoint-*")))
+    run.wait_for(lambda: any(run.runs.glob("*/*/checkpoints/checkpoint-0*[0-9]")))
     run.process.kill()
     run.process.wait()
     again = start(campaign, "--resume", str(run.folder))

@@ -62,6 +62,7 @@ class Part:
     script: list[int | str]  # steps, between "input" and "end"
     at: int = 0
     acked: int = 0
+    sent: int = 0
     opened: bool = False
 
     @property
@@ -179,7 +180,7 @@ class Rehearsal:
         if part.at == len(part.script):
             return False
         what = part.script[part.at]
-        if isinstance(what, str):
+        if isinstance(what, str) or part.at < part.sent:  # a resend needs no new credit
             return True
         stream = self.shard.streams.get(part.simulation)
         granted = stream.granted if stream is not None and stream.lease == part.lease else 0
@@ -200,6 +201,7 @@ class Rehearsal:
         else:
             self.send_step(part, int(what))
         part.at += 1
+        part.sent = max(part.at, part.sent)
         if self.random.random() < 0.6:
             part.acked = part.at
 

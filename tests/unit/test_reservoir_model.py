@@ -70,6 +70,7 @@ class Books(RuleBasedStateMachine):
             others = [s for s in self.held if self.safe(s) and self.held[s] and s not in pinned]
             assert slot not in pinned or not others, "a promised slot went before an idle one"
             self.drop(slot)
+            self.drawn[slot] = 0
         self.empty.add(slot)
 
     @precondition(lambda self: self.empty)
