@@ -1,4 +1,4 @@
-"""Reliable, ordered delivery from one MPI rank to one shard; owned by the link, used by simulations.
+"""Reliable, ordered delivery from an MPI rank to a shard; owned by the link, used by simulations.
 
 Every message has a sequence number; the shard acknowledges cumulatively. What is unacknowledged
 stays in a byte-bounded window. There is one way of recovery: a shard that does not know this peer
@@ -56,7 +56,8 @@ class Sender:
         self._unacked_bytes = 0
         self._next = 0
         self._greeting = 0
-        self._heard_s = time.monotonic()
+        self._greeted_s, self._welcome = 0.0, False
+        self._heard_s = self._probed_s = time.monotonic()
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)
@@ -126,14 +127,20 @@ class Sender:
                 )
 
     def flow(self) -> None:
-        """Reads every answer that is here; never blocks."""
+        """Reads every answer that is here, and asks for one that is overdue; never blocks.
+
+        A shard that was restarted hears of this part by the question: after the last message of a
+        simulation there may be no other for a long time.
+        """
         while True:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                break
             self._heard_s = time.monotonic()
             self._on_message(frames)
+        if self._unacked and time.monotonic() - max(self._heard_s, self._probed_s) > PROBE_S:
+            self._probe()
 
     def drain(self) -> None:
         """Waits until everything that was posted is acknowledged."""
@@ -150,11 +157,14 @@ class Sender:
         header = wire.decode(frames[0])
         if header.kind == Kind.ACK:
             if header.step == self._greeting:
+                self._welcome = True
                 self._acknowledged(header.sequence)
             for lease, segments in wire.decode_grants(frames[1]) if len(frames) > 1 else ():
                 self._granted[lease] = max(segments, self._granted.get(lease, 0))
         elif header.kind == Kind.RESYNC:
-            self._resynchronise()
+            # Until this greeting is answered, it is about what was sent before the greeting.
+            if self._welcome or time.monotonic() - self._greeted_s > PROBE_S:
+                self._resynchronise()
         elif header.kind == Kind.REFUSED:
             reason = frames[1].decode("utf-8", "replace") if len(frames) > 1 else "no reason given"
             self.refused[header.lease] = reason
@@ -183,10 +193,12 @@ class Sender:
 
     def _hello(self) -> None:
         self._greeting += 1
+        self._greeted_s, self._welcome = time.monotonic(), False
         self._next = 0
         self._raw(replace(self._identity, kind=Kind.HELLO, step=self._greeting))
 
     def _probe(self) -> None:
+        self._probed_s = time.monotonic()
         self._raw(replace(self._identity, kind=Kind.PROBE, sequence=self._next))
 
     def _raw(self, header: Header) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Outlet(Protocol):
     every: int
     specs: Mapping[str, FieldSpec]
 
-    def learn(self, field: str, shape: tuple[int, ...]) -> None: ...
+    def learn(self, fields: Mapping[str, Any], when: str) -> None: ...
     def shares(self) -> Mapping[str, Share]: ...
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
     def tell_plan(self, senders: list[Sender]) -> None: ...
@@ -75,7 +75,7 @@ class Simulation:
     attempt (1 for the first).
     """
 
-    def __init__(self, assignment: Assignment, outlet: Outlet, standalone: bool) -> None:
+    def __init__(self, assignment: Assignment, outlet: Outlet) -> None:
         self.id = assignment.simulation
         self.parameters = dict(assignment.parameters)
         self.seed = assignment.seed
@@ -88,7 +88,7 @@ class Simulation:
         self._outlet = outlet
         self._calls = 0
         self._last_t: float | None = None
-        self._senders: list[Sender] = [] if standalone else outlet.senders(assignment.shards)
+        self._senders = outlet.senders(assignment.shards)  # none without a server
         self._opened = False
 
     @property
@@ -187,9 +187,10 @@ class Simulation:
         return sender.granted(self.lease) > ordinal and sender.has_room()
 
     def _open(self) -> list[Sender]:
+        if self._senders:
+            self._outlet.tell_plan(self._senders)
         if self._senders and not self._opened:
             self._opened = True
-            self._outlet.tell_plan(self._senders)
             values = np.array(list(self.parameters.values()), dtype="<f8")
             for position, sender in enumerate(self._senders):
                 sender.announce(("open", self.lease), self._open_header(position), [values])
@@ -224,46 +225,43 @@ class Simulation:
     def _pick(
         self, fields: Mapping[str, Any], when: str
     ) -> tuple[list[np.ndarray], tuple[FieldEntry, ...]]:
-        if when == "step":
-            for name, values in fields.items():
-                self._outlet.learn(name, np.shape(values))
+        """This rank's share of all fields of a step or of the inputs, in the campaign's order."""
+        self._outlet.learn(fields, when)
         shares = self._outlet.shares()
-        declared = [
-            s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")
-        ]
-        names = [spec.name for spec in declared]
+        specs = [s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")]
+        names = [spec.name for spec in specs]
         for name in fields:
             if name not in names:
                 raise LayoutError(
                     f"The {when} field {name!r} is not declared in the campaign file, which has "
-                    f"{', '.join(names) or 'none'}. Declare it under [fields.{name}] or leave it out."
+                    f"{', '.join(names) or 'none'}. Declare it under [fields.{name}] or leave it "
+                    "out."
                 )
         payloads, entries = [], []
-        for spec in declared:
+        for spec in specs:
             if spec.name not in fields:
                 raise LayoutError(f"The {when} lacks the field {spec.name!r} of the campaign file.")
-            share = shares[spec.name]
-            values = np.asarray(fields[spec.name])
-            if values.dtype.kind not in "fiub":
-                raise LayoutError(
-                    f"Field {spec.name!r} came as {values.dtype}; real numbers are expected."
-                )
-            if values.shape != share.owned_shape and values.size == np.prod(share.owned_shape):
-                values = (
-                    values.reshape(share.owned_shape)
-                    if _same_but_for_ones(values.shape, share.owned_shape)
-                    else values
-                )
-            if values.shape != share.owned_shape:
-                raise LayoutError(
-                    f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
-                    f"has the shape {share.owned_shape}. Correct [fields.{spec.name}] or the layout."
-                )
-            payload = share.pick(values, spec.dtype)
+            values = _owned_values(spec, shares[spec.name].owned_shape, fields[spec.name])
+            payload = shares[spec.name].pick(values, spec.dtype)
             payloads.append(payload)
             entries.append(FieldEntry(spec.index, wire.dtype_code(spec.dtype), payload.nbytes))
         return payloads, tuple(entries)
 
 
-def _same_but_for_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return [n for n in a if n != 1] == [n for n in b if n != 1]
+def _owned_values(spec: FieldSpec, shape: tuple[int, ...], given: Any) -> np.ndarray:
+    """What was given for a field as an array of the shape that this rank owns, without a copy."""
+    values = _without_ones(np.asarray(given), shape)
+    if values.dtype.kind not in "fiub":
+        raise LayoutError(f"Field {spec.name!r} came as {values.dtype}; real numbers are expected.")
+    if values.shape != shape:
+        raise LayoutError(
+            f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
+            f"has the shape {shape}. Correct [fields.{spec.name}] or the layout."
+        )
+    return values
+
+
+def _without_ones(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values in this shape if only axes of length 1 are in the way, else as they are."""
+    long_axes = [n for n in values.shape if n != 1]
+    return values.reshape(shape) if long_axes == [n for n in shape if n != 1] else values

@@ -17,14 +17,14 @@ from pathlib import Path
 import psutil
 
 from penstock_server.config import Campaign
-from penstock_server.display import clock_time, figure, number, size
 from penstock_server.doctor import SHARED_MEMORY
-from penstock_server.estimate import RANK_BYTES, SERVICES_BYTES, SOLVER_BYTES, estimates
+from penstock_server.estimate import SNAPSHOT_BYTES, estimates
+from penstock_server.figures import duration, number, size
 from penstock_server.interpreters import Command, SolverError, solver_command
+from penstock_server.sizes import n_ports, shard_names, shard_sizes
 
 # A guess: what a small network on one CPU core draws; summary.json of an earlier run has the truth.
 DRAWS_PER_S = 1000.0
-SNAPSHOT_BYTES = 64_000_000  # of weights and optimiser in memory; a guess, small networks have less
 RESERVE = 0.02  # of /dev/shm, for what else is there
 
 
@@ -40,15 +40,6 @@ class Machine:
     command_error: str = ""
 
 
-@dataclass(frozen=True)
-class ShardMemory:
-    """One slab in shared memory."""
-
-    shard: str
-    segments: int
-    n_bytes: int
-
-
 def examine(campaign: Campaign) -> Machine:
     """Looks at memory, cores, ports and the solver's command; starts nothing of the campaign."""
     command, error = None, ""
@@ -60,7 +51,7 @@ def examine(campaign: Campaign) -> Machine:
         cores=len(os.sched_getaffinity(0)),
         shared_free=_shared_memory(),
         memory_free=memory_free(),
-        ports=ports_are_free(n_ports(campaign)),
+        ports=ports_are_free(n_ports(shard_names(campaign))),
         command=command,
         command_error=error,
     )
@@ -97,37 +88,6 @@ def ports_are_free(n: int) -> bool:
     return True
 
 
-def n_ports(campaign: Campaign) -> int:
-    """One for the coordinator and one for each shard, and as many for metrics."""
-    return 2 + 2 * len(shards(campaign))
-
-
-def shards(c: Campaign) -> list[ShardMemory]:
-    """The slabs that are made when the campaign starts: one a rank, and the held-out one."""
-    segment = sum(f.sent_bytes for f in c.step_fields.values()) * c.stream.segment_steps
-    row = sum(f.sent_bytes for f in c.input_fields.values())
-    spare = 2 * c.solver.workers + 1  # rows of simulations that are on their way
-    samples = math.ceil(c.reservoir.capacity / c.training.ranks)
-    slots = max(2, math.ceil(samples / c.samples_per_segment))
-    rows = min(slots, c.design.simulations) + spare
-    found = [
-        ShardMemory(str(rank), slots, slots * segment + rows * row)
-        for rank in range(c.training.ranks)
-    ]
-    if c.design.held_out:
-        slots = (c.design.held_out + c.solver.workers) * c.segments_per_simulation
-        rows = min(slots, c.design.held_out) + spare
-        found.append(ShardMemory("held-out", slots, slots * segment + rows * row))
-    return found
-
-
-def processes_bytes(c: Campaign) -> int:
-    """Resident memory of everything but the slabs, as measured on small campaigns."""
-    solvers = c.solver.workers * c.solver.mpi_ranks * SOLVER_BYTES
-    windows = min(c.stream.window_bytes, estimates(c).simulation_bytes) * c.solver.workers
-    return solvers + windows + c.training.ranks * RANK_BYTES + SERVICES_BYTES
-
-
 def useful_workers(
     steps_per_s: float, draws_per_s: float, draws_per_sample: float | None
 ) -> tuple[int, float]:
@@ -147,42 +107,41 @@ def useful_workers(
 def refusals(c: Campaign, machine: Machine) -> list[str]:
     """Why the campaign cannot run here, with the arithmetic; empty if it can."""
     found = [machine.command_error] if machine.command_error else []
-    slabs = shards(c)
-    in_shared = sum(slab.n_bytes for slab in slabs)
-    if in_shared + SNAPSHOT_BYTES > machine.shared_free * (1 - RESERVE):
-        found.append(_too_little_shared(c, machine.shared_free, slabs))
-    everything = in_shared + SNAPSHOT_BYTES + processes_bytes(c)
-    if everything > machine.memory_free:
-        parts = ", ".join(f"{words} {size(n)}" for words, n in memory_parts(c))
+    cost = estimates(c)
+    in_shared = cost.shared_bytes + SNAPSHOT_BYTES
+    if in_shared > machine.shared_free * (1 - RESERVE):
+        found.append(_too_little_shared(c, machine.shared_free))
+    if cost.memory_bytes > machine.memory_free:
+        parts = ", ".join(f"{words} {size(n)}" for words, n in cost.memory)
         found.append(
-            f"The campaign needs about {size(everything)} of memory and {size(machine.memory_free)}"
-            f" are free: {parts}. Lower reservoir.capacity, solver.workers or design.validation, "
-            "or use a larger machine."
+            f"The campaign needs about {size(cost.memory_bytes)} of memory and "
+            f"{size(machine.memory_free)} are free: {parts}. Lower reservoir.capacity, "
+            "solver.workers or design.validation, or use a larger machine."
         )
     if not machine.ports:
         found.append(
-            f"{n_ports(c)} free ports of 127.0.0.1 are needed, and they cannot be had. End "
-            "programs that keep many, or widen net.ipv4.ip_local_port_range."
+            f"{n_ports(shard_names(c))} free ports of 127.0.0.1 are needed, and they cannot be "
+            "had. End programs that keep many, or widen net.ipv4.ip_local_port_range."
         )
     return found
 
 
 def shared_refusal(c: Campaign, free: int | None = None) -> str | None:
     """For `penstock run`: why the slabs do not fit, or None. The rest of memory is a guess."""
-    slabs = shards(c)
+    cost = estimates(c)
     free = _shared_memory() if free is None else free
-    if sum(slab.n_bytes for slab in slabs) <= free:
+    if cost.shared_bytes <= free:
         return None
-    return _too_little_shared(c, free, slabs)
+    return _too_little_shared(c, free)
 
 
-def _too_little_shared(c: Campaign, free: int, slabs: list[ShardMemory]) -> str:
-    training = [slab for slab in slabs if slab.shard != "held-out"]
-    held_out = sum(slab.n_bytes for slab in slabs) - sum(slab.n_bytes for slab in training)
-    per_sample = sum(slab.n_bytes for slab in training) / c.reservoir.capacity
+def _too_little_shared(c: Campaign, free: int) -> str:
+    cost = estimates(c)
+    slabs, held_out = cost.slab_bytes, cost.held_out_bytes
+    per_sample = slabs / c.reservoir.capacity
     sentence = (
         f"The reservoir does not fit into {SHARED_MEMORY}: {number(c.reservoir.capacity)} samples "
-        f"x {size(per_sample)} = {size(sum(slab.n_bytes for slab in training))}"
+        f"x {size(per_sample)} = {size(slabs)}"
     )
     if held_out:
         n = c.design.held_out + c.solver.workers
@@ -223,20 +182,6 @@ def report(c: Campaign, machine: Machine, draws_per_s: float = DRAWS_PER_S) -> I
         yield f"Note: {remark}"
 
 
-def memory_parts(c: Campaign) -> list[tuple[str, int]]:
-    """Who needs what, in bytes."""
-    slabs = [(f"shard {slab.shard}", slab.n_bytes) for slab in shards(c)]
-    n = c.solver.workers * c.solver.mpi_ranks
-    windows = min(c.stream.window_bytes, estimates(c).simulation_bytes) * c.solver.workers
-    return [
-        *slabs,
-        ("snapshots", SNAPSHOT_BYTES),
-        (f"{n} solver processes", n * SOLVER_BYTES + windows),
-        (f"{c.training.ranks} training ranks", c.training.ranks * RANK_BYTES),
-        ("the other processes and Ray", SERVICES_BYTES),
-    ]
-
-
 def _production(c: Campaign) -> Iterator[str]:
     cost, design = estimates(c), c.design
     exact = "" if c.solver.steps is not None else "up to "
@@ -274,15 +219,14 @@ def _training(c: Campaign) -> Iterator[str]:
 
 
 def _memory(c: Campaign, machine: Machine) -> Iterator[str]:
-    parts = memory_parts(c)
-    slabs = sum(slab.n_bytes for slab in shards(c))
+    cost = estimates(c)
+    in_shared = cost.shared_bytes + SNAPSHOT_BYTES
     yield "Memory (processes are guesses from small campaigns)"
-    for words, n_bytes in parts:
+    for words, n_bytes in cost.memory:
         yield f"  {size(n_bytes):>8}  {words}"
-    total = sum(n_bytes for _, n_bytes in parts)
     yield (
-        f"  {size(total):>8}  in all; {size(machine.memory_free)} are free. Of it "
-        f"{size(slabs + SNAPSHOT_BYTES)} in {SHARED_MEMORY}, where {size(machine.shared_free)} are"
+        f"  {size(cost.memory_bytes):>8}  in all; {size(machine.memory_free)} are free. Of it "
+        f"{size(in_shared)} in {SHARED_MEMORY}, where {size(machine.shared_free)} are"
     )
 
 
@@ -320,20 +264,13 @@ def _launch(c: Campaign, machine: Machine) -> Iterator[str]:
                 yield f"  with {name}={shlex.quote(value)}"
         yield f"  {c.solver.workers} x  {shlex.join(machine.command.argv)}"
     yield "  1 x  coordinator"
-    for slab in shards(c):
+    for slab in shard_sizes(c):
         yield (
-            f"  1 x  receiver of shard {slab.shard}: {number(slab.segments)} segments, "
+            f"  1 x  receiver of shard {slab.shard}: {number(slab.slots)} segments, "
             f"{size(slab.n_bytes)}"
         )
     yield f"  {c.training.ranks} x  training rank (Ray), on {c.training.device}"
     if c.design.held_out:
         yield "  1 x  validator"
     state = "are free" if machine.ports else "cannot be had"
-    yield f"  {n_ports(c)} ports of 127.0.0.1 {state}"
-
-
-def duration(seconds: float) -> str:
-    """A measured or supposed time in three digits: 2.5 ms, 3.1 s, 2 min 05 s."""
-    if seconds < 1:
-        return f"{figure(1000 * seconds)} ms"
-    return f"{figure(seconds)} s" if seconds < 60 else clock_time(seconds)
+    yield f"  {n_ports(shard_names(c))} ports of 127.0.0.1 {state}"

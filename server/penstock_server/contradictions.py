@@ -198,6 +198,13 @@ def _reservoir(c: Campaign) -> Iterator[Conflict]:
             f"band must be at least {product}, got {reservoir.band}; "
             "the limiter would never let a batch through.",
         )
+    ratio = reservoir.draws_per_sample
+    if reservoir.policy in ("fifo", "firo") and ratio is not None and ratio != 1:
+        yield Conflict(
+            "reservoir.draws_per_sample",
+            f'policy = "{reservoir.policy}" draws every sample once, so draws_per_sample can only '
+            f"be 1 or left out, got {ratio:g}.",
+        )
 
 
 def _training(c: Campaign) -> Iterator[Conflict]:

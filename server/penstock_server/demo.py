@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock_server.config import Campaign, load
-from penstock_server.display import SHARES, clock_time, figure, number, percent, size
 from penstock_server.doctor import compiler
 from penstock_server.examples import example
+from penstock_server.figures import clock_time, figure, number, percent, size
 from penstock_server.interpreters import (
     Interpreter,
     SolverError,
@@ -25,6 +25,7 @@ from penstock_server.interpreters import (
     find_interpreter,
     find_starter,
 )
+from penstock_server.panel import SHARES
 
 # For --quick: a fifth of the simulations, so that it takes well under a minute.
 QUICK = (

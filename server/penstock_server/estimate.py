@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 
 from penstock_server.config import Campaign
+from penstock_server.coordinator.plan import HELD_OUT
+from penstock_server.sizes import shard_sizes
 
 # Resident memory of one process, measured: a Ray actor with torch, a solver with DOLFINx,
 # and coordinator, supervisor, receivers, validator and Ray's own daemons together.
 RANK_BYTES = 450_000_000
 SOLVER_BYTES = 200_000_000
 SERVICES_BYTES = 1_500_000_000
+SNAPSHOT_BYTES = 64_000_000  # of weights and optimiser in memory; a guess, small networks have less
 
 
 @dataclass(frozen=True)
@@ -21,36 +24,49 @@ class Estimates:
     sample_bytes: int
     segment_bytes: int
     slab_bytes: int  # the reservoirs of all ranks
-    held_out_bytes: int  # validation and test simulations, kept whole
+    held_out_bytes: int  # validation and test simulations, kept whole, with the spare ones
     simulation_bytes: int
     streamed_bytes: int  # over the whole campaign
     samples: int  # of the training simulations
     batches: int | None
-    memory_bytes: int  # everything on one machine: slabs and processes
+    memory: tuple[tuple[str, int], ...]  # who needs how many bytes
     remarks: tuple[str, ...]
+
+    @property
+    def shared_bytes(self) -> int:
+        """All slabs, in shared memory."""
+        return self.slab_bytes + self.held_out_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """On one machine: slabs, snapshots and processes."""
+        return sum(n_bytes for _, n_bytes in self.memory)
 
 
 def estimates(c: Campaign) -> Estimates:
     step_bytes = sum(f.sent_bytes for f in c.step_fields.values())
     input_bytes = sum(f.sent_bytes for f in c.input_fields.values())
-    segment_bytes = step_bytes * c.stream.segment_steps
     simulation_bytes = step_bytes * c.steps_sent + input_bytes
-    segments = math.ceil(c.reservoir.capacity / c.samples_per_segment)
-    slab_bytes = segments * segment_bytes + c.design.simulations * input_bytes
-    held_out_bytes = c.design.held_out * (c.segments_per_simulation * segment_bytes + input_bytes)
+    slabs = {size.shard: size.n_bytes for size in shard_sizes(c)}
+    held_out_bytes = slabs.get(HELD_OUT, 0)
     windows = min(c.stream.window_bytes, simulation_bytes) * c.solver.workers
-    processes = c.solver.workers * c.solver.mpi_ranks * SOLVER_BYTES
-    processes += c.training.ranks * RANK_BYTES + SERVICES_BYTES
+    n_solvers = c.solver.workers * c.solver.mpi_ranks
     return Estimates(
         sample_bytes=step_bytes * c.training.window,
-        segment_bytes=segment_bytes,
-        slab_bytes=slab_bytes,
+        segment_bytes=step_bytes * c.stream.segment_steps,
+        slab_bytes=sum(slabs.values()) - held_out_bytes,
         held_out_bytes=held_out_bytes,
         simulation_bytes=simulation_bytes,
         streamed_bytes=simulation_bytes * (c.design.simulations + c.design.held_out),
         samples=c.design.simulations * c.samples_per_simulation,
         batches=c.planned_batches,
-        memory_bytes=slab_bytes + held_out_bytes + windows + processes,
+        memory=(
+            *((f"shard {shard}", n_bytes) for shard, n_bytes in slabs.items()),
+            ("snapshots", SNAPSHOT_BYTES),
+            (f"{n_solvers} solver processes", n_solvers * SOLVER_BYTES + windows),
+            (f"{c.training.ranks} training ranks", c.training.ranks * RANK_BYTES),
+            ("the other processes and Ray", SERVICES_BYTES),
+        ),
         remarks=tuple(_remarks(c)),
     )
 

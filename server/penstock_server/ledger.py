@@ -159,11 +159,11 @@ class Ledger:
         """Writes the ledger as it stands to a file of its own, for a durable checkpoint."""
         self._copied = self._chunks["drawn"][: self._used].copy()
         temporary = path.with_suffix(".part")
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(self._chunks[: self._used].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     @classmethod
     def resume(cls, checkpoint: Path, path: Path) -> Ledger:
@@ -224,6 +224,8 @@ class Ledger:
 
     def _map(self, n_chunks: int) -> None:
         n_bytes = n_chunks * CHUNK.itemsize
+        if n_bytes == 0:  # the copy of a shard that nothing had reached
+            return
         descriptor = os.open(self._path, os.O_RDWR if self._writable else os.O_RDONLY)
         access = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
         try:

@@ -13,24 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from penstock_server.figures import (
-    bar,
-    clock_time,
-    figure,
-    number,
-    percent,
-    rate,
-    size,
-    sparkline,
-)
-from penstock_server.recent import (
-    SETTLED,
-    Recent,
-    Status,
-    point_of,
-    total,
-    training_shards,
-)
+from penstock_server.coordinator.records import SETTLED_STATES
+from penstock_server.figures import bar, clock_time, figure, number, percent, rate, size, sparkline
+from penstock_server.recent import Recent, Status, point_of, total, training_shards
 
 SHARES = (  # of the trainer's time: key, words, sign, style
     ("compute", "computing", "█", "green"),
@@ -75,7 +60,7 @@ def doing(status: Status) -> str:
 def time_left(status: Status, recent: Recent) -> float | None:
     """Seconds until production and training are through at the present speed, or None."""
     counts, waits = status["simulations"], []
-    missing = int(counts["requested"]) - sum(int(counts.get(name, 0)) for name in SETTLED)
+    missing = int(counts["requested"]) - sum(int(counts.get(name, 0)) for name in SETTLED_STATES)
     if missing > 0:
         # Single simulations come in bursts, so the whole campaign so far, not the last seconds.
         settled = int(counts["requested"]) - missing

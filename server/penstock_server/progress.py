@@ -1,4 +1,4 @@
-"""What rank 0 tells the coordinator from time to time, and the orders that come back."""
+"""What a rank tells from time to time, rank 0 the coordinator, and the orders that come back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Report = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
 
 class Progress:
-    """Of one rank; those but rank 0 only count."""
+    """Of one rank; only rank 0 gets orders."""
 
     def __init__(
         self,
@@ -54,10 +54,8 @@ class Progress:
 
     def post(self, body: dict[str, Any]) -> None:
         """Post this now and follow the orders."""
-        if self._rank:
-            return
         orders = self._report(body)
-        if orders and orders.get("stop"):
+        if not self._rank and orders and orders.get("stop"):
             self._turns.stop = True
             self._why = str(orders.get("why", ""))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock_server.coordinator.plan import HELD_OUT
+from penstock_server.coordinator.records import SETTLED_STATES
 
 RECENT_S = 20.0  # over which speeds are taken
-SETTLED = ("completed", "failed", "quarantined", "partial")
 
 Status = Mapping[str, Any]
 
@@ -71,17 +71,19 @@ class Recent:
 
 
 def point_of(status: Status) -> Point:
+    """The counts of a status."""
     trainer, counts = status.get("trainer") or {}, status["simulations"]
     return Point(
         seconds=float(status["seconds"]),
         received=total(status, "admitted_samples", False),
         drawn=int(trainer.get("draws") or 0),
         batches=int(trainer.get("batches") or 0),
-        settled=sum(int(counts.get(name, 0)) for name in SETTLED),
+        settled=sum(int(counts.get(name, 0)) for name in SETTLED_STATES),
     )
 
 
 def total(status: Status, counter: str, held_out: bool = True) -> int:
+    """A counter summed over all shards, or over those of the training ranks alone."""
     shards = (status.get("shards") or {}).values() if held_out else training_shards(status)
     return sum(int((shard.get("counters") or {}).get(counter, 0)) for shard in shards)
 

@@ -144,7 +144,7 @@ class Reservoir:
         elif (
             self.policy == "firo"
             or unseen_only
-            or (urgent and len(self.unseen))
+            or (urgent and len(self.unseen) >= k)
             or 2 * len(self.unseen) > len(self.stored)
         ):
             chosen = self.unseen.choose(k, self._rng)

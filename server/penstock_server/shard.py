@@ -146,8 +146,6 @@ class Shard:
                 self._covered.add(key)
             stream.covered = True
             self.ledger.cover(stream.simulation)
-            for segment in list(stream.open):  # taken over complete after a restart
-                self._admit_if_complete(stream, segment)
 
     def find(self, header: Header) -> Stream:
         """The stream of a message; raises Refusal when its lease is not the one in force."""
@@ -469,6 +467,8 @@ class Shard:
                     stream.reserved_ordinals.add(ordinal)
             stream.reserved = len(stream.reserved_ordinals)
             self._reserved += stream.reserved
+            for segment in list(stream.open):  # died before it was admitted
+                self._admit_if_complete(stream, segment)
         for slots in opened.values():
             for slot in slots:
                 self._free(slot)

@@ -30,6 +30,7 @@ from penstock_server.launch.ray_ranks import RankGroup
 from penstock_server.ledger import Ledger
 from penstock_server.processes import ServerProcess
 from penstock_server.run_folder import RunFolder
+from penstock_server.sizes import shard_names
 from penstock_server.summary import ShardCounts, summarise
 from penstock_server.wiring import Addresses
 
@@ -103,7 +104,7 @@ class Supervisor:
         self._cursors: dict[str, int] = {}
         self._counts = ShardCounts()
         self._history = History(run.history)
-        self._shards = wiring.shard_names(campaign)
+        self._shards = shard_names(campaign)
         self._addresses = Addresses.choose(self._shards)
         self._processes: dict[str, ServerProcess] = {}
         self._launcher: LocalLauncher | None = None
@@ -120,6 +121,7 @@ class Supervisor:
         campaign, run = self._campaign, self._run
         command = solver_command(campaign)
         campaign.save(run.campaign)
+        self._write_targets()
         ledgers, settled = self._find_settled()
         settings = wiring.coordinator_settings(
             campaign, run, self._addresses, draw(campaign), f"{time.time_ns():x}", settled
@@ -145,11 +147,23 @@ class Supervisor:
             coordinator=self._addresses.coordinator,
             scratch=run.scratch,
             logs=run.logs,
+            metrics_ports=[
+                self._addresses.metrics[f"rank-{rank}"] for rank in range(campaign.training.ranks)
+            ],
         )
         self._ranks.start()  # Ray first: it takes seconds, and solvers would take its cores
         self._launcher = LocalLauncher(wiring.agency(campaign, run, self._addresses, command))
         self._launcher.start(campaign.solver.workers)
         self._phase("started")
+
+    def _write_targets(self) -> None:
+        """metrics.json: where Prometheus finds this run's processes (its file_sd format)."""
+        labels = {"campaign": self._campaign.name, "run": self._run.identity}
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "process": name}}
+            for name, port in self._addresses.metrics.items()
+        ]
+        (self._run.root / "metrics.json").write_text(json.dumps(targets, indent=1) + "\n")
 
     def _add(self, name: str, module: str) -> None:
         settings = self._run.settings / f"{name}.json"
@@ -159,7 +173,7 @@ class Supervisor:
         self._processes[name].start()
 
     def _find_settled(self) -> tuple[Path | None, Mapping[int, list[tuple[int, int]]]]:
-        """What the newest durable checkpoint of a resumed run has: ledgers, and segments in them."""
+        """What a resumed run's newest durable checkpoint has: ledgers, and segments in them."""
         run = self._run
         if not self._resumed:
             return None, {}

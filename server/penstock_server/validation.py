@@ -27,6 +27,7 @@ from penstock.control import Asker, NoAnswer
 from penstock.processes import die_with_parent
 from penstock_server import pictures, snapshot
 from penstock_server.evaluation import Opponent, network
+from penstock_server.metrics import Newest, serve_counts
 from penstock_server.validator import Final, HeldOut, TrainingPeek, Validator
 from penstock_surrogates import Problem, load
 
@@ -54,6 +55,7 @@ class Settings:
     opponent_bytes: int = 256 << 20
     threads: int = 1
     device: str = "cpu"
+    metrics_port: int = 0  # of 127.0.0.1; 0 serves none
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -213,9 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     die_with_parent(signal.SIGTERM)
     torch.set_num_threads(settings.threads)
     held_out, peek = open_source(settings)
+    newest = Newest()
+    serve_counts(settings.metrics_port, "validator", {}, newest.counts)
     with Asker(settings.coordinator, settings.name) as asker:
 
         def report(body: dict[str, Any]) -> None:
+            newest.take(body)
             asker.ask("validated", timeout_s=settings.patience_s, **body)
 
         try:

@@ -23,6 +23,7 @@ from penstock_server.receiver import ReceiverSettings
 from penstock_server.rounds import Limits
 from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
+from penstock_server.sizes import measured, n_ports, shard_names, shard_size
 from penstock_server.trainer import TrainingPlan
 from penstock_surrogates.problem import Field, Parameter, Problem
 
@@ -37,18 +38,11 @@ class Addresses:
 
     @classmethod
     def choose(cls, shards: Sequence[str]) -> Addresses:
-        """Free ports of the loopback interface."""
-        n = len(shards)
-        ports = free_ports(2 + 2 * n)
-        metrics = dict(zip(["coordinator", *shards], ports[1 + n :], strict=True))
+        """Free ports of the loopback interface: for data one a shard, for metrics one a process."""
+        ports = free_ports(n_ports(shards))
+        metrics = dict(zip(measured(shards), ports[1 + len(shards) :], strict=True))
         data = {name: f"tcp://127.0.0.1:{port}" for name, port in zip(shards, ports[1:])}
         return cls(f"tcp://127.0.0.1:{ports[0]}", data, metrics)
-
-
-def shard_names(campaign: Campaign) -> list[str]:
-    """One shard a rank, and one for held-out simulations if there are any."""
-    training = [str(rank) for rank in range(campaign.training.ranks)]
-    return [*training, HELD_OUT] if campaign.design.held_out else training
 
 
 def problem_of(campaign: Campaign) -> Problem:
@@ -118,16 +112,7 @@ def receiver_settings(
     """ledgers: the folder of a checkpoint's ledger copies that this run goes on from."""
     held_out = shard == HELD_OUT
     training = campaign.training
-    length = campaign.stream.segment_steps
-    window = 1 if held_out else training.window
-    simulations = campaign.design.held_out if held_out else campaign.design.simulations
-    if held_out:
-        # One more of each, for a simulation that has to be repeated under a new id.
-        slots = (simulations + campaign.solver.workers) * campaign.segments_per_simulation
-    else:
-        samples = -(-campaign.reservoir.capacity // training.ranks)
-        slots = max(2, -(-samples // (length - window + 1)))
-    rows = min(slots, simulations) + 2 * campaign.solver.workers + 1
+    size = shard_size(campaign, shard)
     copy = ledgers / f"ledger-{shard}" if ledgers is not None else None
 
     def arrays(specs: Mapping[str, FieldSpec]) -> dict[str, Any]:
@@ -141,12 +126,12 @@ def receiver_settings(
         feed=feed_address(run, shard),
         coordinator=addresses.coordinator,
         policy="keep" if held_out else campaign.reservoir.policy,
-        slots=slots,
-        segment_steps=length,
-        window=window,
+        slots=size.slots,
+        segment_steps=campaign.stream.segment_steps,
+        window=1 if held_out else training.window,
         max_steps=campaign.steps_sent,
         max_parts=max(64, campaign.solver.mpi_ranks),
-        rows=rows,
+        rows=size.rows,
         seed=campaign.seed,
         threshold=campaign.reservoir.threshold // training.ranks,
         parameters=list(campaign.design.parameters),
@@ -154,7 +139,7 @@ def receiver_settings(
         inputs=arrays(campaign.input_fields),
         order=list(campaign.fields),
         patience_s=campaign.liveness.coordinator_patience_s,
-        metrics_port=addresses.metrics[shard],
+        metrics_port=addresses.metrics[f"receiver-{shard}"],
         checksums=campaign.audit.checksums,
         journal=str(run.root / f"admissions-{shard}.bin") if campaign.audit.checksums else None,
         resume_ledger=str(copy) if copy is not None and copy.exists() else None,
@@ -240,6 +225,7 @@ def validator_settings(
         loss=campaign.training.loss,
         every_batches=campaign.validation.every_batches,
         patience_s=campaign.liveness.coordinator_patience_s,
+        metrics_port=addresses.metrics["validator"],
     )
 
 

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from penstock_server.config import parse
-from penstock_server.interpreters import solver_command
-from penstock_server.slab import COMMITTED, Slab
-
 from scripted import (
     ReceiverProcess,
     ScriptedCoordinator,
@@ -19,6 +15,10 @@ from scripted import (
     wait_for,
     welcome,
 )
+
+from penstock_server.config import parse
+from penstock_server.interpreters import solver_command
+from penstock_server.slab import COMMITTED, Slab
 
 pytestmark = [pytest.mark.solvers, pytest.mark.timeout(120)]
 

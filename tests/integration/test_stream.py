@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Stage:
                 components={"u": 1, **dict.fromkeys(settings.inputs, 1)},
                 patience_s=20.0,
                 **more,
-            )  # fmt: skip
+            )
         )
         self.feeds.append(feed)
         return feed
@@ -144,7 +145,7 @@ def test_a_killed_receiver_comes_back_on_its_slab_and_loses_nothing(stage: Stage
     receiver = stage.receivers[0]
     solver.start()
     for kills in range(3):
-        wait_for(lambda: feed.stock(0.0).admitted > 10 * kills)
+        wait_for(partial(lambda n: feed.stock(0.0).admitted > n, 10 * kills))
         receiver.kill()
         receiver.start()
     solver.join(30)

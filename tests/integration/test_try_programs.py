@@ -12,18 +12,9 @@ from rich.console import Console
 
 from penstock_server.config import Campaign, parse
 from penstock_server.interpreters import find_interpreter, find_starter
-from penstock_server.try_solver import (
-    Trial,
-    TryError,
-    findings,
-    inputs,
-    program,
-    proposal,
-    report,
-    run,
-    try_solver,
-    without_mpirun,
-)
+from penstock_server.try_findings import Trial, findings
+from penstock_server.try_report import proposal, report, without_mpirun
+from penstock_server.try_solver import TryError, inputs, program, run, try_solver
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -94,6 +85,36 @@ def test_the_proposed_sections_make_a_campaign(tmp_path: Path) -> None:
     assert campaign.fields["drag"].role == "quantity"
     assert (campaign.solver.steps, campaign.solver.mpi_ranks) == (5, 1)
     assert campaign.solver.command[0] == sys.executable
+
+
+def test_input_fields_are_learned_and_proposed_as_inputs(tmp_path: Path) -> None:
+    body = """
+with penstock.connect() as link:
+    for sim in link.simulations():
+        sim.inputs(k=np.full(3, sim.id + 1.0))
+        for step in range(5):
+            sim.send(0.1 * step, u=field(sim, step))
+"""
+    found = trial(tmp_path, body)
+    assert findings(found, None) == []
+    text = said(found)
+    assert "k: 3, float64, 24 B, input, once a simulation; values from 1 to 2" in text
+    assert "u: 8 x 6, float64, 384 B, every step" in text
+    assert "384 B a step, 1.94 kB a simulation" in text
+    rest = 'name = "x"\n[design]\nsimulations = 3\nparameters.a = { low = 0, high = 1 }\n'
+    campaign = parse(rest + "\n".join(proposal(found)))
+    assert (list(campaign.step_fields), list(campaign.input_fields)) == (["u"], ["k"])
+
+
+def test_a_field_that_comes_only_later_is_told(tmp_path: Path) -> None:
+    body = """
+with penstock.connect() as link:
+    for sim in link.simulations():
+        sim.send(0.0, u=field(sim, 0))
+        sim.send(0.1, u=field(sim, 1), drag=1.0)
+"""
+    problems = findings(trial(tmp_path, body), None)
+    assert any("'drag' did not come the first time" in problem for problem in problems)
 
 
 def test_a_program_that_runs_one_simulation_and_exits_is_started_again(tmp_path: Path) -> None:
@@ -221,6 +242,33 @@ def test_ranks_of_an_mpi_program_are_put_together(tmp_path: Path) -> None:
     assert "2 rank(s): every value comes from one rank" in text
     assert 'command = ["{python}", "-m", "penstock_solvers.heat"' in text
     assert "mpi_ranks = 2" in text
+
+
+@pytest.mark.solvers
+def test_ranks_of_an_mpi_program_learn_the_same_fields(tmp_path: Path) -> None:
+    starter = find_starter(find_interpreter())
+    assert starter is not None
+    solver = tmp_path / "solver.py"
+    solver.write_text("""
+import numpy as np, penstock
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+rows = slice(4 * comm.rank, 4 * comm.rank + 4)
+with penstock.connect(comm) as link:
+    link.layout("u", global_shape=(8, 6), owned=(rows, slice(None)))
+    link.layout("k", global_shape=(8,), owned=np.arange(8)[rows])
+    for sim in link.simulations():
+        sim.inputs(k=np.arange(8.0)[rows])
+        for step in range(3):
+            sim.send(0.1 * step, u=np.full((4, 6), step + comm.rank))
+""")
+    command = [*starter.argv(2), "{python}", str(solver)]
+    argv, environment = program(command, None)
+    found = run(command, argv, environment, inputs((), None, 2), None, 60.0, tmp_path / "log")
+    assert findings(found, None) == []
+    text = said(found)
+    assert "k: 8, float64, 64 B, input, once a simulation; values from 0 to 7" in text
+    assert "u: 8 x 6, float64, 384 B, every step; values from 0 to 3" in text
 
 
 def test_parameters_are_ranges_or_values() -> None:

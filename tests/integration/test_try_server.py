@@ -12,7 +12,9 @@ import zmq
 from penstock import wire
 from penstock.layout import FieldSpec, Owned, share
 from penstock.wire import FieldEntry, Header, Kind
-from penstock_server.try_server import CAMPAIGN, CountingServer, Counts, Desk
+from penstock_server.try_counts import Counts
+from penstock_server.try_desk import Desk
+from penstock_server.try_server import CAMPAIGN, CountingServer
 
 SHAPE = (6, 4)
 F8 = wire.dtype_code(np.dtype("f8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,22 @@ def test_a_process_killed_in_the_middle_is_started_again(
     assert run.summary["simulations"]["completed"] == 43
     check_admissions(run.folder, simulations=43, steps=20)
     assert not leftovers(run)
+
+
+def test_every_process_serves_metrics(tmp_path: Path, start: Started) -> None:
+    run = start(write_campaign(tmp_path, "--delay-ms", "20", simulations=60, ranks=2))
+    run.wait_for(lambda: run.batches() > 20)
+    served = {}
+    for target in json.loads((run.folder / "metrics.json").read_text()):
+        with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=5) as page:
+            served[target["labels"]["process"]] = page.read().decode()
+    assert set(served) == {
+        "coordinator", "receiver-0", "receiver-1", "receiver-held-out", "rank-0", "rank-1",
+        "validator",
+    }  # fmt: skip
+    assert "penstock_coordinator_simulations_completed" in served["coordinator"]
+    assert 'penstock_receiver_unseen{shard="1"}' in served["receiver-1"]
+    assert 'penstock_rank_batches{rank="1"}' in served["rank-1"]
 
 
 def test_two_ranks_share_the_stream(tmp_path: Path, start: Started) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from whole import Run, check_admissions, worker_pids, write_campaign
 
 pytestmark = pytest.mark.timeout(120)

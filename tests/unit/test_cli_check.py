@@ -11,6 +11,7 @@ from campaigns import small
 from penstock_server import check_report
 from penstock_server.check_report import Machine, refusals, report, shared_refusal, useful_workers
 from penstock_server.interpreters import Command
+from penstock_server.sizes import shard_sizes
 
 GB = 1_000_000_000
 MACHINE = Machine(
@@ -41,7 +42,7 @@ def test_the_report_says_what_would_be_started() -> None:
     assert "receiver of shard 0: 2,000 segments, 8.19 MB" in found
     assert "receiver of shard 1: 2,000 segments, 8.19 MB" in found
     assert "receiver of shard held-out: 1,900 segments" in found  # 16 + 3 spare, 100 steps each
-    assert "8 ports of 127.0.0.1 are free" in found
+    assert "11 ports of 127.0.0.1 are free" in found
 
 
 def test_remarks_of_the_campaign_are_shown() -> None:
@@ -88,7 +89,7 @@ def test_without_room_for_any_reservoir_other_ways_are_named() -> None:
 
 
 def test_a_run_is_refused_for_its_slabs_alone() -> None:
-    slabs = sum(shard.n_bytes for shard in check_report.shards(small()))
+    slabs = sum(shard.n_bytes for shard in shard_sizes(small()))
     assert shared_refusal(small(), free=slabs) is None
     assert "does not fit" in (shared_refusal(small(), free=slabs - 1) or "")
 
@@ -108,13 +109,13 @@ def test_a_solver_that_cannot_be_started_is_a_refusal() -> None:
 
 def test_input_fields_are_counted_a_row_a_simulation() -> None:
     with_inputs = ("fields.k.shape=[100]", "fields.k.role=input")
-    plain = {s.shard: s.n_bytes for s in check_report.shards(small())}
-    rows = {s.shard: s.n_bytes - plain[s.shard] for s in check_report.shards(small(*with_inputs))}
+    plain = {s.shard: s.n_bytes for s in shard_sizes(small())}
+    rows = {s.shard: s.n_bytes - plain[s.shard] for s in shard_sizes(small(*with_inputs))}
     assert rows == {"0": (200 + 5) * 400, "held-out": (16 + 5) * 400}
 
 
 def test_slabs_shrink_with_what_is_sent() -> None:
-    (shard, _) = check_report.shards(small("fields.temperature.stride=[2, 2]"))
+    (shard, _) = shard_sizes(small("fields.temperature.stride=[2, 2]"))
     assert shard.n_bytes == 4000 * SAMPLE // 4
 
 
@@ -134,10 +135,3 @@ def test_ports_that_cannot_be_had_are_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "socket", Refused)
     assert not check_report.ports_are_free(3)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.0025, "2.5 ms"), (3.14159, "3.14 s"), (125, "2 min 05 s")]
-)
-def test_durations_have_three_digits(seconds: float, words: str) -> None:
-    assert check_report.duration(seconds) == words

@@ -106,6 +106,7 @@ def test_a_missing_key_and_a_missing_table_are_named() -> None:
         ("stream.window_bytes=100", "stream.window_bytes", "about 4096 bytes"),
         ("reservoir.band=9", "reservoir.band", "ranks x batch_size = 1 x 10 = 10, got 9"),
         ("reservoir.capacity=9", "reservoir.capacity", "at least ranks x batch_size"),
+        ("reservoir.policy=fifo", "reservoir.draws_per_sample", "draws every sample once"),
         ("reservoir.threshold=4000", "reservoir.capacity", "above threshold = 4000"),
         ("solver.workers=5000", "reservoir.capacity", "fewer than the 5000 workers"),
         ("solver.max_steps=5", "solver.max_steps", "not both"),

@@ -9,8 +9,9 @@ import pytest
 from coordinator_desk import Desk, ended, settings
 from rich.console import Console
 
-from penstock_server import display
-from penstock_server.display import Display, Recent, bar, line, panel, sparkline, time_left
+from penstock_server.display import Display
+from penstock_server.panel import line, panel, time_left
+from penstock_server.recent import RECENT_S, Recent
 
 COUNTERS = {"bytes": 3_000_000, "capacity": 400, "stored": 300, "unseen": 100}
 SHARE = {"compute": 0.5, "wait_data": 0.3, "validate": 0.05, "other": 0.15}
@@ -126,7 +127,7 @@ def test_speeds_are_taken_over_the_last_seconds() -> None:
     desk.wait(1.0, "a1", reporting=False)
     desk.report("0", counters={"admitted_samples": 500 + 200})
     recent.add(desk.status())
-    assert recent.per_second("received") == pytest.approx(200 / display.RECENT_S)
+    assert recent.per_second("received") == pytest.approx(200 / RECENT_S)
 
 
 def test_the_time_left_is_that_of_the_slower_of_production_and_training() -> None:
@@ -179,32 +180,3 @@ def test_plain_gives_lines_on_a_terminal_too() -> None:
     with Display(Console(file=file, force_terminal=True), plain=True) as shown_:
         shown_.on_status(campaign().status())
     assert "╭" not in file.getvalue()
-
-
-def test_a_bar_gives_everything_that_is_there_a_character() -> None:
-    text = bar([(1, "a", ""), (500, "b", ""), (0, "c", "")], 1000, width=10).plain
-    assert text == "abbbbb····"
-    assert bar([(5, "a", ""), (5, "b", "")], 5, width=4).plain == "aaaa"
-    assert bar([], 0, width=3).plain == "···"
-
-
-def test_a_sparkline_goes_down_when_the_loss_does() -> None:
-    assert sparkline([1.0, 0.1, 0.01]) == "█▄▁"
-    assert sparkline([2.0, 2.0]) == "▁▁"
-    assert sparkline([]) == ""
-    assert len(sparkline([float(n) for n in range(1, 500)], width=24)) == 24
-    assert sparkline([float("nan"), 1.0, -1.0]) == "█▁"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7860, "2 h 11 min")]
-)
-def test_times_read_like_times(seconds: float, text: str) -> None:
-    assert display.clock_time(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("n", "text"), [(0, "0 B"), (999, "999 B"), (16384, "16.4 kB"), (3.5e9, "3.5 GB")]
-)
-def test_bytes_read_like_bytes(n: float, text: str) -> None:
-    assert display.size(n) == text

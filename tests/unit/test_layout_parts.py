@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,7 +95,7 @@ def test_boxes_of_any_partition_reassemble_to_the_field(
     ]
     boxes: list[tuple[slice, ...]] = [()]
     for axis in cuts:
-        boxes = [(*box, slice(a, b)) for box in boxes for a, b in zip(axis, axis[1:])]
+        boxes = [(*box, slice(a, b)) for box in boxes for a, b in pairwise(axis)]
     parts = [(share(spec, box), field[box]) for box in boxes]
     np.testing.assert_array_equal(reassemble(spec, parts), wanted(spec, field))
 
@@ -185,14 +187,15 @@ def test_a_welcome_with_keys_of_a_newer_server_is_read() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_client_and_server_agree_on_what_is_sent(data: st.DataObject) -> None:
-    """The shard sizes its slots from the campaign file, the client its messages from the welcome."""
+    """Slots are sized from the campaign file, messages from the welcome."""
     grid = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
     table: dict[str, object] = {"shape": grid}
     if data.draw(st.booleans()):
-        table["crop"] = []
+        crop: list[tuple[int, int]] = []
+        table["crop"] = crop
         for size in grid:
             start = data.draw(st.integers(0, size - 1))
-            table["crop"].append((start, data.draw(st.integers(start + 1, size))))  # type: ignore[attr-defined]
+            crop.append((start, data.draw(st.integers(start + 1, size))))
     if data.draw(st.booleans()):
         table["stride"] = [data.draw(st.integers(1, min(3, size))) for size in grid]
     if data.draw(st.booleans()):

@@ -78,8 +78,7 @@ def test_random_bytes_are_refused_or_fit(payload: bytes) -> None:
 def test_random_numbers_after_a_good_head_are_refused_or_fit(rest: list[int], kind: int) -> None:
     try:
         target = read_target("u", (3, 4), plan(kind, (3, 4), rest))
-    except PlanError as error:
-        assert "'u'" in str(error)
+    except PlanError:
         return
     field = np.zeros((3, 4))
     target.scatter(np.ones(target.n), field)

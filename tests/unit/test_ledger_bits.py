@@ -76,8 +76,8 @@ def test_the_ledger_agrees_with_sets_of_segments(
             model.exported = {s: set(bits) for s, bits in model.drawn.items()}
         elif what == "settle":
             ledger.settle()
-            for simulation, bits in model.exported.items():
-                model.settled[simulation] |= bits
+            for s, bits in model.exported.items():
+                model.settled[s] |= bits
         elif what == "resume" and copies:
             copied = Ledger(folder / "copy", writable=False)
             seen = {s: set(copied.segments(s, "drawn")) for s in copied.simulations()}
@@ -86,8 +86,14 @@ def test_the_ledger_agrees_with_sets_of_segments(
             ledger = Ledger.resume(folder / "copy", folder / "ledger")
             model = Model()
             for s, bits in seen.items():
-                model.admitted[s], model.drawn[s], model.settled[s] = set(bits), set(bits), set(bits)
-            model.steps = {s: (a, b) for s, (a, b) in steps.items() if a is not None and b is not None}
+                model.admitted[s], model.drawn[s], model.settled[s] = (
+                    set(bits),
+                    set(bits),
+                    set(bits),
+                )
+            model.steps = {
+                s: (a, b) for s, (a, b) in steps.items() if a is not None and b is not None
+            }
         model.check(ledger)
     model.check(Ledger(folder / "ledger"))
     model.check(Ledger(folder / "ledger", writable=False))

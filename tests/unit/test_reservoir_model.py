@@ -114,15 +114,10 @@ class Books(RuleBasedStateMachine):
             return
         if self.policy == "fifo":
             assert chosen == unseen[:k]
-        elif self.policy == "firo" or unseen_only:
-            assert len(chosen) == min(k, len(unseen))
-            assert set(chosen) <= set(unseen)
-        elif (urgent and unseen) or 2 * len(unseen) > len(stored):
-            assert len(chosen) == min(k, len(unseen))
-            assert set(chosen) <= set(unseen)
-        else:
-            assert len(chosen) == min(k, len(stored))
-            assert set(chosen) <= set(stored)
+        first = (urgent and len(unseen) >= k) or 2 * len(unseen) > len(stored)
+        allowed = unseen if self.policy != "reservoir" or unseen_only or first else stored
+        assert len(chosen) == min(k, len(allowed))
+        assert set(chosen) <= set(allowed)
         if chosen:
             self.promised.append(chosen)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from shard_rehearsal import Rehearsal, Run, Setting
 
 
@@ -67,4 +66,4 @@ def test_a_long_rehearsal_meets_crashes_deaths_and_repeats(tmp_path: Path) -> No
     assert run.crashes > 5
     assert run.deaths > 1
     assert run.duplicates > 5
-    assert run.refusals
+    assert run.refusals > 0

@@ -1,4 +1,4 @@
-"""The slab: made whole or not at all, seen alike by every process, with the arithmetic in errors."""
+"""The slab: made whole or not at all, and seen alike by every process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_too_little_memory_is_refused_with_the_arithmetic(
 ) -> None:
     usage = namedtuple("usage", ["total", "used", "free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
-    with pytest.raises(SlabError, match=r"needs \d+ MB \(6 slots of \d+ bytes\).*reservoir.capacity"):
+    with pytest.raises(
+        SlabError, match=r"needs \d+ MB \(6 slots of \d+ bytes\).*reservoir.capacity"
+    ):
         Slab.create(tmp_path / "shm", spec())
     assert not slabs.exists(tmp_path / "shm")
 

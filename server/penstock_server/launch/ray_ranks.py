@@ -56,15 +56,24 @@ class RankProcess:
         """Train to the end; the outcome of `trainer.train`."""
         _redirect(Path(job["log"]))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        from penstock_server.metrics import Newest, serve_counts
         from penstock_server.progress import CoordinatorReport
         from penstock_server.ranks import Ranks
         from penstock_server.trainer import train
 
         plan: TrainingPlan = job["plan"]
         feed = _find(job["feed_factory"])(job["feed"])
-        report: Any = _silent
+        tell: Any = _silent
         if self.rank == 0 and job["coordinator"]:
-            report = CoordinatorReport(job["coordinator"], job["patience_s"])
+            tell = CoordinatorReport(job["coordinator"], job["patience_s"])
+        newest = Newest()
+        serve_counts(job["metrics_port"], "rank", {"rank": str(self.rank)}, newest.counts)
+
+        def report(body: dict[str, Any]) -> dict[str, Any] | None:
+            newest.take(body)
+            orders: dict[str, Any] | None = tell(body)
+            return orders
+
         ranks = Ranks.join(
             self.rank, plan.limits.ranks, job["meet"], cuda=job["nccl"], silence_s=job["silence_s"]
         )
@@ -123,6 +132,7 @@ class RankGroup:
     scratch: Path
     logs: Path
     patience_s: float = 120.0  # with a silent coordinator
+    metrics_ports: Sequence[int] = ()  # one for each rank; none: nothing is served
     silence_s: float = 300.0  # of a rank towards the others
 
     failure: str | None = field(default=None, init=False)  # why the group gave up, a sentence
@@ -207,6 +217,7 @@ class RankGroup:
                 "meet": f"file://{meet}",
                 "nccl": self._gpus_a_rank() == 1,
                 "log": str(self._log(rank)),
+                "metrics_port": self.metrics_ports[rank] if self.metrics_ports else 0,
             }
             member.running = member.actor.run.remote(job)
 

@@ -1,0 +1,81 @@
+"""The MPI ranks of one solver program as its link needs them: one answer for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from typing import Any, Callable
+
+import numpy as np
+
+from penstock.errors import ConnectionLost, PenstockError
+
+
+class Ranks:
+    """An mpi4py communicator, or None for a serial program; `rank` and `size` as there.
+
+    Ranks that wait sleep in between: a spinning rank would take the core of one that computes.
+    meanwhile: called in between, so that shards are heard.
+    """
+
+    def __init__(self, comm: Any, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.rank = 0 if comm is None else int(comm.Get_rank())
+        self.size = 1 if comm is None else int(comm.Get_size())
+        self._comm, self._meanwhile = comm, meanwhile
+        if comm is None:
+            _refuse_hidden_ranks()
+
+    def together(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Rank 0 asks, all ranks get the answer or the same error; collective."""
+        if self.size == 1:
+            return ask()
+        data = _encoded(ask) if self.rank == 0 else b""
+        length = np.array([len(data)], dtype="i8")
+        self._patiently(self._comm.Ibcast(length, root=0))
+        body = np.zeros(int(length[0]), dtype="u1")
+        body[: len(data)] = np.frombuffer(data, dtype="u1")
+        self._patiently(self._comm.Ibcast(body, root=0))
+        answer: dict[str, Any] = json.loads(body.tobytes())
+        if answer["kind"] == "error":
+            raise ConnectionLost(answer["why"])
+        return answer
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; collective."""
+        if self.size == 1:
+            return flag
+        mine, total = np.array([int(flag)], dtype="i8"), np.zeros(1, dtype="i8")
+        self._patiently(self._comm.Iallreduce(mine, total))
+        return bool(total[0])
+
+    def abort(self, error: Exception) -> None:
+        """Ends every rank: the others wait in collectives that will never be called."""
+        if self.size > 1:
+            traceback.print_exception(type(error), error, error.__traceback__)
+            self._comm.Abort(1)
+
+    def _patiently(self, request: Any) -> None:
+        pause_s = 1e-4
+        while not request.Test():
+            self._meanwhile()
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, 0.01)
+
+
+def _encoded(ask: Callable[[], dict[str, Any]]) -> bytes:
+    try:
+        return json.dumps(ask()).encode()
+    except PenstockError as problem:
+        return json.dumps({"kind": "error", "why": str(problem)}).encode()
+
+
+def _refuse_hidden_ranks() -> None:
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        size = os.environ.get(name, "1")
+        if size.isdigit() and int(size) > 1:
+            raise PenstockError(
+                f"This program was started on {size} MPI ranks, and penstock.connect() was given "
+                "no communicator. Call penstock.connect(MPI.COMM_WORLD)."
+            )

@@ -1,0 +1,416 @@
+"""What a receiver does with what it should not get: it says so, and all other streams go on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from hand_made import HandMade, content
+from penstock import wire
+from penstock.wire import FieldEntry, Header, Kind
+from scripted import CAMPAIGN, ReceiverProcess, ScriptedCoordinator, wait_for
+
+pytestmark = pytest.mark.timeout(60)
+GOLDEN = Path(__file__).parents[1] / "golden"
+NUMBERS = itertools.count(1)
+
+
+class Door:
+    """One receiver for all tests of this file: each leaves it as able as it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.coordinator = ScriptedCoordinator({}, [])
+        self.coordinator.start()
+        self.receiver = ReceiverProcess(
+            folder, self.coordinator.address, slots=4096, max_steps=200, journal=str(folder / "j")
+        )
+        wait_for(lambda: "0" in self.coordinator.reports, what="the receiver")
+
+    def peer(self, **more: int) -> HandMade:
+        campaign = more.pop("campaign", CAMPAIGN)
+        return HandMade(self.context, self.receiver.settings.address, campaign, **more)
+
+    def counter(self, name: str) -> float:
+        return float(self.coordinator.reports["0"]["counters"].get(name, 0))
+
+    def refusal(self, simulation: int) -> dict[str, object]:
+        """What the coordinator was told of the simulation."""
+        found: list[dict[str, object]] = []
+
+        def told() -> bool:
+            entries = list(self.coordinator.refused)
+            found.extend(e for e in entries if e["simulation"] == simulation)
+            return bool(found)
+
+        wait_for(told, what="the refusal")
+        return found[0]
+
+    def delivers(self, simulation: int) -> None:
+        wait_for(lambda: simulation in self.coordinator.delivered, what=f"simulation {simulation}")
+
+    def works(self) -> None:
+        """A new part with a new simulation is served as ever."""
+        simulation = next(NUMBERS)
+        peer = self.peer()
+        peer.run(simulation, simulation, 3)
+        peer.close()
+        self.delivers(simulation)
+
+    def close(self) -> None:
+        self.receiver.stop()
+        self.coordinator.stop()
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    door = Door(tmp_path_factory.mktemp("door"))
+    yield door
+    door.close()
+
+
+@pytest.fixture
+def door(standing: Door) -> Iterator[Door]:
+    yield standing
+    assert standing.receiver.process.poll() is None, standing.receiver.log()
+    standing.works()
+
+
+def test_frames_of_another_campaign_are_counted_and_dropped(door: Door) -> None:
+    before = door.counter("foreign")
+    stranger = door.peer(campaign=CAMPAIGN + 1)
+    stranger.hello()
+    stranger.plan()
+    stranger.open(next(NUMBERS), 1)
+    wait_for(lambda: door.counter("foreign") == before + 3)
+    assert not stranger.socket.poll(50)
+
+
+def test_a_part_that_did_not_greet_is_asked_to(door: Door) -> None:
+    peer = door.peer()
+    peer.plan()
+    peer.until(lambda: peer.kinds == [Kind.RESYNC])
+    peer.hello(greeting=2)
+    peer.plan()
+    peer.settle()
+
+
+def test_a_gap_in_the_numbers_is_answered_with_resync(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    peer.sequence += 1
+    peer.step(simulation, simulation, 0)
+    peer.until(lambda: Kind.RESYNC in peer.kinds)
+    peer.hello(greeting=2)
+    peer.plan()
+    peer.open(simulation, simulation)
+    peer.step(simulation, simulation, 0)
+    peer.end(simulation, simulation, 1)
+    peer.settle()
+    door.delivers(simulation)
+
+
+def test_a_repeated_number_is_acknowledged_again_and_dropped(door: Door) -> None:
+    simulation = next(NUMBERS)
+    before = door.counter("repeated_messages")
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    for _ in range(3):
+        peer.step(simulation, simulation, 0)
+        peer.sequence -= 1
+    peer.sequence += 1
+    peer.end(simulation, simulation, 1)
+    peer.settle()
+    door.delivers(simulation)
+    wait_for(lambda: door.counter("repeated_messages") == before + 2)
+
+
+def test_a_repeated_step_is_compared_and_counted(door: Door) -> None:
+    simulation = next(NUMBERS)
+    before = door.counter("duplicates")
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    for _ in range(3):
+        peer.step(simulation, simulation, 0)
+    peer.end(simulation, simulation, 1)
+    peer.settle()
+    door.delivers(simulation)
+    wait_for(lambda: door.counter("duplicates") == before + 2)
+
+
+def test_a_repeated_step_with_other_values_is_refused(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    peer.step(simulation, simulation, 0)
+    peer.step(simulation, simulation, 0, values=content(simulation, 0) + 7)
+    peer.until(lambda: simulation in peer.refused)
+    assert "does not reproduce itself" in peer.refused[simulation]
+    assert door.refusal(simulation)["kind"] == "unreproducible"
+
+
+def send_part(peer: HandMade, simulation: int, *frames: bytes, **more: object) -> None:
+    entry = FieldEntry(0, 1, 48 * 4)
+    header = {"simulation": simulation, "lease": simulation, "plan": 1, "fields": (entry,), **more}
+    peer.send(Kind.PART, *frames, **header)
+
+
+@pytest.mark.parametrize(
+    ("frames", "more", "why", "kind"),
+    [
+        ([], {}, "of 1 fields was truncated", "shape"),
+        ([bytes(192), bytes(192)], {}, "more frames than its header names", "shape"),
+        ([bytes(100)], {}, "A field of 192 bytes came with 100", "shape"),
+        ([bytes(5000)], {}, "A field of 192 bytes came with 5000", "shape"),
+        ([bytes(96)], {"fields": (FieldEntry(0, 1, 96),)}, "96 bytes; 1 .* and 192", "shape"),
+        ([bytes(192)], {"fields": (FieldEntry(0, 3, 192),)}, "dtype code 3", "shape"),
+        ([bytes(192)], {"fields": (FieldEntry(9, 1, 192),)}, "Field number 9", "undeclared"),
+        ([], {"fields": ()}, "carries 0 fields; the campaign declares u", "undeclared"),
+        ([bytes(192)] * 2, {"fields": (FieldEntry(0, 1, 192),) * 2}, "2 fields", "undeclared"),
+        ([bytes(192)], {"step": 200}, "the campaign allows 200", "steps"),
+        ([bytes(192)], {"step": 150}, "Segment 150 came without credit; 64 segm", "credit"),
+        ([bytes(192)], {"part": 1}, "Part 1 came of a simulation in 1", "layout"),
+    ],
+)  # fmt: skip
+def test_a_wrong_part_is_refused_with_the_reason_and_ends_its_simulation_alone(
+    door: Door, frames: list[bytes], more: dict[str, object], why: str, kind: str
+) -> None:
+    simulation, other = next(NUMBERS), next(NUMBERS)
+    peer, bystander = door.peer(), door.peer()
+    bystander.begin(other, other)
+    bystander.step(other, other, 0)
+    peer.begin(simulation, simulation)
+    send_part(peer, simulation, *frames, **more)
+    peer.until(lambda: simulation in peer.refused)
+    peer.settle()  # refused messages are acknowledged too
+    pytest.match = None  # type: ignore[attr-defined]
+    assert_matches(peer.refused[simulation], why)
+    told = door.refusal(simulation)
+    assert (told["lease"], told["kind"]) == (simulation, kind)
+    bystander.step(other, other, 1)
+    bystander.end(other, other, 2)
+    bystander.settle()
+    assert not bystander.refused
+    door.delivers(other)
+
+
+def assert_matches(text: str, pattern: str) -> None:
+    import re
+
+    assert re.search(pattern, text), text
+
+
+def test_a_part_without_open_is_refused(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.hello()
+    peer.plan()
+    peer.step(simulation, simulation, 0)
+    peer.until(lambda: simulation in peer.refused)
+    assert "is not open here" in peer.refused[simulation]
+
+
+@pytest.mark.parametrize(
+    ("more", "why", "kind"),
+    [
+        ({"plan": 2}, "names plan 2, which did not come", "layout"),
+        ({"part": 1}, "Part 1 of 1 came", "layout"),
+        ({"n_parts": 5}, "Part 0 of 5 came; this campaign allows 4 parts", "layout"),
+        ({"n_parts": 0}, "Part 0 of 0 came", "layout"),
+        ({"step": 1}, "names shard 1 of 1", "layout"),
+        ({"flags": 1}, "held-out data never mixes with training data", "role"),
+        ({"flags": 3}, "names role 3", "role"),
+    ],
+)
+def test_a_wrong_open_is_refused(door: Door, more: dict[str, int], why: str, kind: str) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.hello()
+    peer.plan()
+    peer.open(simulation, simulation, **more)
+    peer.until(lambda: simulation in peer.refused)
+    assert why in peer.refused[simulation]
+    assert door.refusal(simulation)["kind"] == kind
+
+
+def test_a_plan_that_does_not_fit_is_told_with_the_simulation_that_uses_it(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.hello()
+    peer.plan(0, 2, 8, 6, 0, 0, 9, 6)
+    peer.open(simulation, simulation)
+    peer.until(lambda: simulation in peer.refused)
+    assert "has a box at [0, 0] of [9, 6] in (8, 6)" in peer.refused[simulation]
+    assert door.refusal(simulation)["kind"] == "layout"
+
+
+def test_parts_that_do_not_cover_the_field_are_refused_before_any_step(door: Door) -> None:
+    simulation = next(NUMBERS)
+    parts = [door.peer(part=i, n_parts=2) for i in range(2)]
+    for peer, (start, rows) in zip(parts, [(0, 4), (5, 3)]):
+        peer.hello()
+        peer.plan(0, 2, 8, 6, start, 0, rows, 6)
+        peer.open(simulation, simulation)
+    for peer in parts:
+        peer.until(lambda: simulation in peer.refused)  # noqa: B023
+        assert "6 of 48 values belong to no part" in peer.refused[simulation]
+        assert not peer.granted.get(simulation)
+
+
+def test_a_part_that_opens_after_the_refusal_hears_of_it(door: Door) -> None:
+    """It would wait for credit for ever."""
+    simulation = next(NUMBERS)
+    first, second = door.peer(part=0, n_parts=2), door.peer(part=1, n_parts=2)
+    first.hello()
+    first.plan(0, 2, 8, 6, 0, 0, 4, 6)
+    first.open(simulation, simulation)
+    first.open(simulation, simulation, n_parts=3)
+    first.until(lambda: simulation in first.refused)
+    second.hello()
+    second.plan(0, 2, 8, 6, 4, 0, 4, 6)
+    second.open(simulation, simulation)
+    second.until(lambda: simulation in second.refused)
+    assert "Parts disagree" in second.refused[simulation]
+
+
+def test_an_end_before_steps_that_came_is_refused(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    for step in range(3):
+        peer.step(simulation, simulation, step)
+    peer.end(simulation, simulation, 2)
+    peer.until(lambda: simulation in peer.refused)
+    assert "ended after 2 steps, and more of it came: 3" in peer.refused[simulation]
+
+
+def test_a_step_after_the_end_is_refused(door: Door) -> None:
+    simulation = next(NUMBERS)
+    parts = [door.peer(part=i, n_parts=2) for i in range(2)]
+    for i, peer in enumerate(parts):
+        peer.hello()
+        peer.plan(0, 2, 8, 6, 4 * i, 0, 4, 6)
+        peer.open(simulation, simulation)
+    for peer in parts:
+        peer.until(lambda: peer.granted.get(simulation, 0) > 3)  # noqa: B023
+    parts[0].end(simulation, simulation, 2)
+    parts[0].settle()
+    parts[1].step(simulation, simulation, 2, values=content(simulation, 2)[4:])
+    parts[1].until(lambda: simulation in parts[1].refused)
+    assert "ended after 2" in parts[1].refused[simulation]
+
+
+def test_a_lower_lease_is_refused_and_the_higher_one_goes_on(door: Door) -> None:
+    simulation, lease = next(NUMBERS), 1000
+    old, new = door.peer(), door.peer()
+    old.begin(simulation, lease)
+    old.step(simulation, lease, 0)
+    old.settle()
+    new.begin(simulation, lease + 1)
+    old.until(lambda: lease in old.refused)  # told at once, also if it waits for credit
+    old.step(simulation, lease, 1)
+    old.end(simulation, lease, 2)
+    old.settle()
+    for step in range(3):
+        new.step(simulation, lease + 1, step)
+    new.end(simulation, lease + 1, 3)
+    new.settle()
+    assert not new.refused
+    door.delivers(simulation)
+
+
+def test_a_lease_that_the_coordinator_gave_up_hears_of_it(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    door.coordinator.orders["superseded"] = [[simulation, simulation]]
+    peer.until(lambda: simulation in peer.refused)
+    door.coordinator.orders["superseded"] = []
+    again = door.peer()
+    again.begin(simulation, simulation)
+    assert "superseded" in again.refused[simulation]
+
+
+def test_a_new_attempt_of_a_delivered_simulation_is_led_through_to_its_end(door: Door) -> None:
+    """Another shard of it may still need its segments."""
+    simulation = next(NUMBERS)
+    first, again = door.peer(), door.peer()
+    first.run(simulation, 2000, 4)
+    door.delivers(simulation)
+    again.run(simulation, 2001, 4)
+    assert not again.refused
+
+
+def test_messages_that_only_a_shard_sends_are_counted_and_dropped(door: Door) -> None:
+    before = door.counter("malformed")
+    peer = door.peer()
+    peer.hello()
+    for kind in (Kind.ACK, Kind.RESYNC, Kind.REFUSED):
+        peer.send(kind)
+    peer.settle()
+    wait_for(lambda: door.counter("malformed") == before + 3)
+
+
+def test_thousands_of_random_messages_hurt_nobody(door: Door) -> None:
+    rng, random_ = np.random.default_rng(5), random.Random(5)
+    simulation = next(NUMBERS)
+    bystander = door.peer()
+    bystander.begin(simulation, simulation)
+    before = door.counter("malformed") + door.counter("foreign")
+    golden = [path.read_bytes() for path in sorted(GOLDEN.glob("*.0.bin"))]
+    noisy = [door.peer() for _ in range(8)]
+    for peer in noisy[4:]:
+        peer.hello()
+        peer.plan()
+    for i in range(4000):
+        peer = random_.choice(noisy)
+        roll = random_.random()
+        if roll < 0.2:
+            head = rng.bytes(random_.randrange(0, 300))
+        elif roll < 0.4:
+            damaged = bytearray(random_.choice(golden))
+            for _ in range(random_.randrange(1, 4)):
+                damaged[random_.randrange(len(damaged))] = random_.randrange(256)
+            head = bytes(damaged)
+        else:
+            head = plausible(random_, peer)
+        frames = [rng.bytes(random_.choice([0, 1, 16, 192, 500])) for _ in range(random_.choice([0, 1, 1, 2]))]
+        peer.socket.send_multipart([head, *frames])
+        if i % 400 == 0:
+            step = i // 400
+            bystander.step(simulation, simulation, step)
+    bystander.end(simulation, simulation, 10)
+    bystander.settle()
+    assert not bystander.refused
+    door.delivers(simulation)
+    wait_for(lambda: door.counter("malformed") + door.counter("foreign") > before + 1000)
+
+
+def plausible(random_: random.Random, peer: HandMade) -> bytes:
+    """A header of this campaign and of the right number, with anything in it."""
+    small = lambda: random_.choice([0, 1, 2, 3, 64, 2**16 - 1])  # noqa: E731
+    header = Header(
+        random_.choice([k for k in Kind if k not in (Kind.HELLO, Kind.BYE)]),
+        CAMPAIGN,
+        random_.choice([10**6, 10**6 + 1, 2**64 - 1]),
+        random_.choice([0, 1, 2, 2**32 - 1]),
+        random_.choice([0, 1, 199, 200, 2**32 - 1]),
+        small(),
+        small(),
+        random_.choice([0, 1, 2, 2**32 - 1]),
+        random_.choice([0, 1, 2, 2**32 - 1]),
+        random_.choice([0, 1, 2, 2**32 - 1]),
+        peer.sequence,
+        fields=(FieldEntry(random_.choice([0, 1, 65535]), random_.choice([0, 1, 4, 255]),
+                           random_.choice([0, 16, 192, 2**64 - 1])),) * random_.choice([0, 1, 1, 3]),
+    )  # fmt: skip
+    peer.sequence += header.kind != Kind.PROBE
+    return bytes(wire.encode(header))
