@@ -154,10 +154,12 @@ class Simulation:
         """Says that the simulation is complete; leaving the loop body does the same."""
         if self.outcome is None:
             self._close("ended", "")
+            last = self._header(Kind.END, step=self.steps)
             if self.refusal is not None:
-                self.outcome, self.reason = "refused", self.refusal
+                self._close("refused", self.refusal)
+                last = self._header(Kind.FAIL)  # steps since the refusal were not sent
             for sender in self._open():
-                sender.post(self._header(Kind.END, step=self.steps), [])
+                sender.post(last, [])
             self._outlet.finished(self)
 
     def fail(self, reason: str) -> None:

@@ -94,6 +94,12 @@ class Ledger:
         self._chunks["n_segments"][row] = n_segments + 1
         self._chunks["n_steps"][row] = n_steps + 1
 
+    def reopen(self, simulation: int) -> None:
+        """Forgets the number of steps: the attempt that said it was refused."""
+        row = self._rows.get((simulation, 0))
+        if row is not None:
+            self._chunks["n_steps"][row] = 0
+
     def n_segments(self, simulation: int) -> int | None:
         """How many segments belong to this shard, or None while the simulation has not ended."""
         if self.n_steps(simulation) is None:

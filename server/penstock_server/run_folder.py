@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 PREFIX = "penstock-"
+HELD = "run"  # a file in the scratch folder, locked while its supervisor lives
 
 
 class RunFolderError(RuntimeError):
@@ -85,13 +86,21 @@ class RunFolder:
             ) from error
         return file
 
-    def make_scratch(self) -> None:
-        """An empty folder in memory; call it with the lock held."""
+    def make_scratch(self) -> IO[str]:
+        """An empty folder in memory; call it with the lock held.
+
+        The file that is returned holds a lock of its own until it is closed: memory can be shared
+        with machines (containers) that don't see our disk, and this is what they can look at.
+        """
         self.clear_scratch()
         _sweep(self.scratch.parent)
         self.scratch.mkdir(mode=0o700)
         self.snapshots.mkdir()
-        (self.scratch / "run").write_text(str(self.root), encoding="utf-8")
+        held = (self.scratch / HELD).open("w", encoding="utf-8")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.write(str(self.root))
+        held.flush()
+        return held
 
     def clear_scratch(self) -> None:
         """Gives the memory back; may be called twice."""
@@ -130,10 +139,8 @@ def _folder(root: Path) -> RunFolder:
 
 
 def _sweep(memory: Path) -> None:
-    """Gives back the memory of runs whose supervisor was killed: nobody holds their lock."""
+    """Gives back the memory of runs whose supervisor was killed: nobody holds it any more."""
     for scratch in memory.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError, RunFolderError):
-            root = Path((scratch / "run").read_text(encoding="utf-8"))
-            if root.is_dir():
-                _folder(root).lock().close()
+        with contextlib.suppress(OSError), (scratch / HELD).open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(scratch, ignore_errors=True)

@@ -160,6 +160,8 @@ class Shard:
 
     def end(self, stream: Stream, part: int, n_steps: int) -> None:
         """A part says that the simulation has n_steps; the last segment may be short."""
+        if stream.refused is not None:
+            raise Refusal("quarantined", stream.refused)
         known = self.ledger.n_steps(stream.simulation)
         if n_steps > self._max_steps or (known is not None and known != n_steps):
             raise Refusal(
@@ -183,6 +185,9 @@ class Shard:
         if stream.ended == stream.all_parts:
             self._unreserve(stream)
         self._deliver_if_complete(stream)
+        if stream.ended == stream.all_parts and stream.simulation not in self.delivered:
+            raise Refusal("steps", f"Simulation {stream.simulation} ended after {n_steps} steps, "
+                          "and some of them never came.")  # fmt: skip
 
     def retire(self, simulation: int, keep: bool = False) -> None:
         """Drops what is open of a simulation; with keep the stream stays, to answer its parts."""
@@ -227,6 +232,8 @@ class Shard:
         if stream.refused is None:
             stream.refused = refusal.reason
             self.counters["refused"] += 1
+            if stream.simulation not in self.delivered:
+                self.ledger.reopen(stream.simulation)
             self.retire(stream.simulation, keep=True)
 
     # -- parts -----------------------------------------------------------------------------------

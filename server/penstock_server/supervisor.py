@@ -73,8 +73,7 @@ def run_campaign(
     Raises CampaignFailed, RunFolderError, or SolverError; KeyboardInterrupt once all is stopped.
     """
     run = run_folder.reopen(resume) if resume else run_folder.create(runs, campaign.name)
-    with run.lock(), _terminations():
-        run.make_scratch()
+    with run.lock(), run.make_scratch(), _terminations():
         supervisor = Supervisor(campaign, run, resume is not None, on_status, on_message)
         try:
             supervisor.start()
