@@ -88,6 +88,7 @@ class Simulation:
         self._outlet = outlet
         self._calls = 0
         self._last_t: float | None = None
+        self._cancelled = ""  # the reason, as soon as all ranks know
         self._senders = outlet.senders(assignment.shards)  # none without a server
         self._opened = False
 
@@ -100,7 +101,9 @@ class Simulation:
         """Whether the server wants no more of this simulation; collective over the MPI ranks."""
         for sender in self._senders:
             sender.flow()
-        return self._outlet.anywhere(self.refusal is not None)
+        if self._outlet.anywhere(self.refusal is not None):
+            self._cancelled = self.refusal or "A shard refused what another rank sent."
+        return bool(self._cancelled)
 
     @property
     def refusal(self) -> str | None:
@@ -155,8 +158,9 @@ class Simulation:
         if self.outcome is None:
             self._close("ended", "")
             last = self._header(Kind.END, step=self.steps)
-            if self.refusal is not None:
-                self._close("refused", self.refusal)
+            refusal = self.refusal or self._cancelled
+            if refusal:
+                self._close("refused", refusal)
                 last = self._header(Kind.FAIL)  # steps since the refusal were not sent
             for sender in self._open():
                 sender.post(last, [])

@@ -195,7 +195,8 @@ def decide(state: State, tally: Tally, limits: Limits) -> tuple[State, Round]:
         fresh=fresh,
         snapshot=snapshot,
         checkpoint=checkpoint,
-        hold=_hold(state, tally, limits),
+        # Never while the trainer waits: both sides would, and for ever.
+        hold=action == "train" and _hold(state, tally, limits),
     )
     return _after(state, chosen, tally, limits), chosen
 

@@ -94,12 +94,15 @@ class RunFolder:
         """
         self.clear_scratch()
         _sweep(self.scratch.parent)
-        self.scratch.mkdir(mode=0o700)
-        self.snapshots.mkdir()
-        held = (self.scratch / HELD).open("w", encoding="utf-8")
+        part = self.scratch.with_name(f".{self.scratch.name}")  # a name that nobody sweeps
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700)
+        held = (part / HELD).open("w", encoding="utf-8")
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held.write(str(self.root))
         held.flush()
+        part.rename(self.scratch)
+        self.snapshots.mkdir()
         return held
 
     def clear_scratch(self) -> None:

@@ -268,6 +268,7 @@ def test_a_bad_value_on_one_rank_cancels_the_simulation_on_all(stage: Stage) -> 
     run_ranks(2, program)
     stage.delivered()
     assert sorted(cancelled) == [(0, 0), (0, 1)]
+    wait_for(lambda: bool(stage.coordinator.refused), what="the refusal")
     kinds = {(r["simulation"], r["kind"]) for r in stage.coordinator.refused}
     assert kinds == {(0, "nan")}
     asked = stage.coordinator.requests

@@ -261,3 +261,10 @@ def test_a_shard_without_producers_does_not_stop_the_one_that_is_full() -> None:
     world._shard = lambda running: shards[running[1] > 20]  # type: ignore[method-assign]
     assert world.run(most_rounds=5000).why == "drained"
     assert world.highest <= 20
+
+
+def test_producers_are_never_held_while_the_trainer_waits() -> None:
+    behind = replace(USUAL, drawn=200)
+    assert decide(STARTED, behind, LIMITS)[1].hold
+    waiting = decide(STARTED, replace(behind, ready=4, full=0, repeats=0), LIMITS)[1]
+    assert (waiting.action, waiting.hold) == ("wait", False)

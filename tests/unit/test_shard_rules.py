@@ -1,0 +1,277 @@
+"""Credit, blocking and roles of a shard, one rule at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.wire import FieldEntry, Header, Kind
+from penstock_server.ledger import Ledger
+from penstock_server.plans import Plan, read_target
+from penstock_server.reservoir import Reservoir
+from penstock_server.shard import Refusal, Shard
+from penstock_server.slab import Slab, SlabSpec
+
+WHOLE = Plan(
+    {0: read_target("u", (3,), np.array([0, 1, 3, 0, 3], dtype="<i8").tobytes())}, b"whole"
+)
+
+
+class Stand:
+    """A shard and the trainer beside it; every simulation comes in one part."""
+
+    def __init__(self, folder: Path, policy: str = "reservoir", **more: Any) -> None:
+        self.folder, self.policy = folder, policy
+        values: dict[str, Any] = {"n_slots": 8, "segment_steps": 1, "window": 1, **more}
+        spec = SlabSpec(
+            **values,
+            n_parameters=0,
+            fields={"u": ((3,), "float32")},
+            inputs={},
+            n_rows=0,
+            max_parts=4,
+        )
+        Slab.create(folder, spec)
+        self.batch = 0
+        self.build()
+
+    def build(self) -> Shard:
+        slab = Slab.attach(self.folder, writable=True)
+        reservoir = Reservoir(self.policy, slab.drawn, np.random.default_rng(0))
+        ledger = Ledger(self.folder / "ledger")
+        self.shard = Shard(slab, ledger, reservoir, ["u"], max_steps=100)
+        return self.shard
+
+    def open(self, simulation: int, lease: int = 1, role: int = 0) -> None:
+        header = Header(Kind.OPEN, 0, simulation, lease, geometry=1, flags=role)
+        self.shard.plan(self.shard.open(header, b"", b"peer"), 0, WHOLE)
+
+    def send(self, simulation: int, step: int, lease: int = 1) -> None:
+        values = np.full(3, 100 * simulation + step, dtype="f4")
+        entries = (FieldEntry(0, 1, 12),)
+        header = Header(Kind.PART, 0, simulation, lease, step, fields=entries)
+        reception = self.shard.receive(header)
+        reception.buffers[0][:] = values.tobytes()
+        self.shard.receive_done(reception)
+
+    def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
+        stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
+        self.shard.end(stream, 0, n_steps)
+
+    def granted(self, simulation: int) -> int:
+        return self.shard.streams[simulation].granted
+
+    def train(self, k: int = 100) -> int:
+        samples = self.shard.choose(k, unseen_only=True)
+        self.batch += 1
+        return self.shard.reservoir.confirm(samples, self.batch)
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    return Stand(tmp_path / "shm")
+
+
+def fill(stand: Stand, simulation: int = 0) -> None:
+    """Sends until there is no more credit; all slots are taken."""
+    step = 0
+    while True:
+        stand.shard.grant()
+        if stand.granted(simulation) <= step:
+            return
+        stand.send(simulation, step)
+        step += 1
+
+
+def test_credit_is_shared_between_those_who_want_it(stand: Stand) -> None:
+    for simulation in range(4):
+        stand.open(simulation)
+    stand.shard.grant()
+    given = [stand.granted(simulation) for simulation in range(4)]
+    assert given == [1, 1, 1, 1]  # half of the slots; the rest is for who asks next
+    stand.open(4)
+    stand.shard.grant()
+    assert stand.granted(4) == 1
+
+
+def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
+    for simulation in range(20):
+        stand.open(simulation)
+    for _ in range(5):
+        stand.shard.grant()
+    assert sum(stand.granted(simulation) for simulation in range(20)) == 8
+
+
+def test_a_lone_stream_gets_half_of_the_slots_ahead(stand: Stand) -> None:
+    stand.open(0)
+    stand.shard.grant()
+    assert stand.granted(0) == 4
+
+
+def test_no_credit_goes_beyond_the_longest_simulation(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", n_slots=400, segment_steps=7)
+    stand.open(0)
+    stand.shard.grant()
+    assert stand.granted(0) == 15  # 100 steps are 14 segments of 7 and a short one
+
+
+def test_no_credit_is_given_while_the_trainer_holds_the_producers(stand: Stand) -> None:
+    stand.open(0)
+    stand.shard.held = True
+    assert stand.shard.grant() == []
+    stand.shard.held = False
+    assert [s.simulation for s in stand.shard.grant()] == [0]
+
+
+def test_a_full_shard_is_blocked_until_a_snapshot_covers_the_draws(stand: Stand) -> None:
+    stand.open(0)
+    fill(stand)
+    shard = stand.shard
+    assert (shard.blocked, shard.pressure) == (True, False)
+    stand.train(3)
+    assert (shard.blocked, shard.pressure) == (True, True)
+    assert shard.grant() == []
+    shard.snapshot(stand.batch)
+    assert not shard.blocked
+    assert [s.granted for s in shard.grant()] == [11]
+    assert shard.ledger.totals()["drawn"] == 3
+
+
+def test_a_stream_in_the_middle_of_a_segment_waits_for_nobody(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", n_slots=1, segment_steps=4)
+    stand.open(0)
+    stand.shard.grant()
+    stand.send(0, 0)
+    assert stand.granted(0) == 1
+    assert not stand.shard.waits(stand.shard.streams[0])
+    assert not stand.shard.blocked
+    for step in (1, 2, 3):
+        stand.send(0, step)
+    assert stand.shard.waits(stand.shard.streams[0])
+    assert stand.shard.blocked
+
+
+def test_a_stream_that_was_granted_everything_is_no_longer_a_waiting_producer(
+    tmp_path: Path,
+) -> None:
+    """Only its END is to come; no credit would change anything."""
+    stand = Stand(tmp_path / "shm", n_slots=100)
+    stand.open(0)
+    for step in range(100):
+        stand.shard.grant()
+        stand.send(0, step)
+    assert stand.shard.reservoir.n_available == 0
+    assert not stand.shard.blocked
+    assert not stand.shard.waits(stand.shard.streams[0])
+
+
+def test_slots_of_a_refused_stream_come_back(stand: Stand) -> None:
+    stand.open(0)
+    stand.shard.grant()
+    stand.shard.refuse(stand.shard.streams[0], Refusal("nan", "Because."))
+    assert (stand.shard._reserved, stand.shard.reservoir.n_available) == (0, 8)
+    with pytest.raises(Refusal, match="Because"):
+        stand.send(0, 0)
+    with pytest.raises(Refusal, match="Because"):
+        stand.open(0)
+
+
+def test_the_last_segment_may_be_too_short_for_a_sample(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", segment_steps=3, window=2)
+    stand.open(0)
+    stand.shard.grant()
+    for step in range(4):
+        stand.send(0, step)
+    stand.end(0, 4)
+    shard = stand.shard
+    assert shard.delivered == {0: (1, 2)}
+    assert (shard.admitted_samples, shard.counters["too_short"]) == (2, 1)
+    assert len(shard.reservoir.stored) == 2
+    shard.snapshot(0)
+    assert shard.reservoir.n_available == 7  # nothing in it can be lost
+
+
+def test_a_simulation_without_steps_is_complete_at_its_end(stand: Stand) -> None:
+    stand.open(3)
+    stand.end(3, 0)
+    assert stand.shard.delivered == {3: (1, 0)}
+
+
+def test_held_out_simulations_go_to_a_store_that_keeps_all(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", policy="keep")
+    stand.open(0, role=1)
+    fill(stand)
+    with pytest.raises(Refusal, match="train simulation came to the wrong kind of shard"):
+        stand.open(1, role=0)
+    assert len(stand.shard.choose(5, unseen_only=False)) == 0
+    stand.shard.snapshot(10)
+    assert stand.shard.grant() == []
+    assert set(stand.shard.slab.descriptor["role"].tolist()) == {1}
+
+
+def test_held_out_simulations_never_come_to_a_training_shard(stand: Stand) -> None:
+    for role in (1, 2):
+        with pytest.raises(Refusal, match="held-out data never mixes with training data"):
+            stand.open(0, role=role)
+
+
+def test_a_withdrawn_simulation_is_told_so_and_stays_away(stand: Stand) -> None:
+    stand.open(0, lease=5)
+    stand.shard.grant()
+    stand.shard.withdraw(0)
+    assert stand.shard._reserved == 0
+    (stream, why), *rest = stand.shard.take_dismissed()
+    assert (stream.lease, rest) == (5, [])
+    assert "not wanted any more" in why
+    with pytest.raises(Refusal, match="superseded"):
+        stand.open(0, lease=5)
+
+
+def test_superseding_a_lease_leaves_a_newer_one_alone(stand: Stand) -> None:
+    stand.open(0, lease=5)
+    stand.shard.supersede(0, 4)
+    assert stand.shard.streams[0].lease == 5
+    stand.shard.supersede(0, 5)
+    assert 0 not in stand.shard.streams
+    stand.open(0, lease=6)
+    assert stand.shard.streams[0].lease == 6
+
+
+def test_counts_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", segment_steps=3, window=2)
+    for simulation in range(3):
+        stand.open(simulation)
+    for simulation in (0, 1):
+        for step in range(5):
+            stand.shard.grant()
+            stand.send(simulation, step)
+    stand.end(0, 5)
+    stand.train(2)
+    stand.shard.snapshot(stand.batch)
+    before = stand.shard
+    after = stand.build()
+    assert after.admitted_samples == before.admitted_samples
+    assert after.delivered.keys() == before.delivered.keys()
+    assert after.reservoir.n_undrawn == before.reservoir.n_undrawn
+    assert after.reservoir.n_available == before.reservoir.n_available
+    assert after._reserved == before._reserved
+    assert sorted(after.reservoir.free) == sorted(before.reservoir.free)
+    left = {s.simulation: (s.granted, sorted(s.open)) for s in before.streams.values()}
+    assert {s.simulation: (s.granted, sorted(s.open)) for s in after.streams.values()} == left
+
+
+def test_fifo_keeps_its_order_over_a_restart(tmp_path: Path) -> None:
+    stand = Stand(tmp_path / "shm", policy="fifo", segment_steps=2, window=1)
+    stand.open(0)
+    for step in range(10):
+        stand.shard.grant()
+        stand.send(0, step)
+    stand.train(3)  # the second segment is half drawn
+    after = stand.build()
+    samples = after.choose(100, unseen_only=False)
+    slots, starts = np.divmod(samples, after.spec.windows)
+    steps = after.slab.descriptor["segment"][slots] * 2 + starts
+    assert steps.tolist() == [3, 4, 5, 6, 7, 8, 9]
