@@ -241,3 +241,22 @@ class Ledger:
         finally:
             os.close(descriptor)
         self._chunks = np.frombuffer(memory, dtype=CHUNK)
+
+
+def settled_segments(ledgers: Path) -> dict[int, list[tuple[int, int]]]:
+    """For each simulation the ranges of segments that a checkpoint's ledgers hold."""
+    segments: dict[int, set[int]] = {}
+    for path in sorted(ledgers.glob("ledger-*")):
+        ledger = Ledger(path, writable=False)
+        for simulation in ledger.simulations():
+            segments.setdefault(simulation, set()).update(ledger.segments(simulation, "drawn"))
+    return {simulation: _ranges(sorted(found)) for simulation, found in segments.items() if found}
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    if not numbers:
+        return []
+    cuts = np.flatnonzero(np.diff(numbers) > 1)
+    starts = [0, *(int(cut) + 1 for cut in cuts)]
+    ends = [*(int(cut) for cut in cuts), len(numbers) - 1]
+    return [(numbers[a], numbers[b]) for a, b in zip(starts, ends, strict=True)]

@@ -105,6 +105,10 @@ class RunFolder:
         self.snapshots.mkdir()
         return held
 
+    def remove_model(self) -> None:
+        """Takes away the model of an earlier session of this run."""
+        shutil.rmtree(self.model, ignore_errors=True)
+
     def clear_scratch(self) -> None:
         """Gives the memory back; may be called twice."""
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -7,6 +7,7 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import sys
 import zlib
@@ -87,6 +88,9 @@ class Shard:
         self._rows = InputRows(self.spec.n_rows if self.spec.inputs else 0)
         self._turn = 0
         self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
+        arrays = {**slab.fields, **slab.inputs}
+        self._codes = {name: wire.dtype_code(array.dtype) for name, array in arrays.items()}
+        self._values = {name: math.prod(shape) for name, (shape, _) in self.spec.fields.items()}
         self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
         self.admitted_samples = 0
         self._rebuild()
@@ -279,7 +283,7 @@ class Shard:
             array = self.slab.fields[name]
             if target.first is not None:
                 size = array.dtype.itemsize
-                at = (opened.slot * self.spec.segment_steps + step) * self._step_values(name)
+                at = (opened.slot * self.spec.segment_steps + step) * self._values[name]
                 at = (at + target.first) * size
                 reception.buffers.append(self._bytes[name][at : at + entry.n_bytes])
                 flat = array[opened.slot, step].reshape(-1)
@@ -629,7 +633,7 @@ class Shard:
             seen.add(entry.field)
             array, target = group[name], targets[entry.field]
             expected = target.n * array.dtype.itemsize
-            code = wire.dtype_code(array.dtype)
+            code = self._codes[name]
             if entry.dtype != code or entry.n_bytes != expected:
                 raise Refusal("shape", f"Field {name!r} came with dtype code {entry.dtype} and "
                               f"{entry.n_bytes} bytes; {code} ({array.dtype.name}) and {expected} "
@@ -728,9 +732,6 @@ class Shard:
     def _shape(self, name: str) -> tuple[int, ...]:
         both = {**self.spec.fields, **self.spec.inputs}
         return both[name][0]
-
-    def _step_values(self, name: str) -> int:
-        return int(np.prod(self.spec.fields[name][0], dtype=np.int64))
 
     def _checksum(self, slot: int, steps: int) -> int:
         crc = 0

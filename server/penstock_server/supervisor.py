@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from penstock.control import Asker, NoAnswer
 from penstock_server import checkpoint, run_folder, wiring
 from penstock_server.config import Campaign
@@ -27,7 +25,7 @@ from penstock_server.history import History
 from penstock_server.interpreters import solver_command
 from penstock_server.launch.local import LocalLauncher
 from penstock_server.launch.ray_ranks import RankGroup
-from penstock_server.ledger import Ledger
+from penstock_server.ledger import settled_segments
 from penstock_server.processes import ServerProcess
 from penstock_server.run_folder import RunFolder
 from penstock_server.sizes import shard_names
@@ -176,7 +174,7 @@ class Supervisor:
         run = self._run
         if not self._resumed:
             return None, {}
-        _remove_model(run)
+        run.remove_model()  # the validator ends as soon as a model is there
         newest = checkpoint.newest_intact(run.checkpoints)
         if newest is None:
             self._say("The run has no checkpoint yet, so it begins again from the start.")
@@ -374,33 +372,6 @@ class Supervisor:
 
     def _phase(self, name: str) -> None:
         self._phases[name] = round(time.monotonic() - self._began_s, 3)
-
-
-def settled_segments(ledgers: Path) -> dict[int, list[tuple[int, int]]]:
-    """For each simulation the ranges of segments that a checkpoint's ledgers hold."""
-    segments: dict[int, set[int]] = {}
-    for path in sorted(ledgers.glob("ledger-*")):
-        ledger = Ledger(path, writable=False)
-        for simulation in ledger.simulations():
-            segments.setdefault(simulation, set()).update(ledger.segments(simulation, "drawn"))
-    return {simulation: _ranges(sorted(found)) for simulation, found in segments.items() if found}
-
-
-def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    if not numbers:
-        return []
-    cuts = np.flatnonzero(np.diff(numbers) > 1)
-    starts = [0, *(int(cut) + 1 for cut in cuts)]
-    ends = [*(int(cut) for cut in cuts), len(numbers) - 1]
-    return [(numbers[a], numbers[b]) for a, b in zip(starts, ends, strict=True)]
-
-
-def _remove_model(run: RunFolder) -> None:
-    """The validator ends as soon as a model is there."""
-    for path in sorted(run.model.glob("*")) if run.model.is_dir() else ():
-        path.unlink()
-    if run.model.is_dir():
-        run.model.rmdir()
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted import ReceiverProcess, ScriptedCoordinator, assignment, wait_for, welcome
 
 import penstock
 from penstock_server.feed import FeedSettings, ShardFeed
-from scripted import ReceiverProcess, ScriptedCoordinator, assignment, wait_for, welcome
 
 pytestmark = pytest.mark.timeout(60)
 N_SIMULATIONS, STEPS = 6, 10
@@ -85,6 +85,24 @@ def test_every_sample_is_drawn_once_over_a_restart_of_the_receiver(stand: Stand)
     assert sorted(seen) == EVERYTHING
     stand.noted(len(EVERYTHING))
     assert not stand.feed.stock(0.2).ready
+
+
+def test_a_rank_that_waits_finds_the_new_receiver_and_lets_old_promises_go(stand: Stand) -> None:
+    """The new receiver promises them again: kept, they would be drawn twice."""
+    seen = [pair for _ in range(5) for pair in stand.take()]
+    stand.noted(20)
+    stand.receiver.kill()
+    epoch = stand.feed._epoch
+    stand.receiver.start()
+
+    def greeted() -> bool:
+        stand.feed.stock(0.01)
+        return stand.feed._epoch != epoch
+
+    wait_for(greeted, what="the greeting of the new receiver")
+    while len(seen) < len(EVERYTHING):
+        seen += stand.take()
+    assert sorted(seen) == EVERYTHING
 
 
 def test_every_sample_is_drawn_once_over_a_restart_of_the_rank(stand: Stand) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ def test_a_restart_from_a_snapshot_continues_to_the_bit(tmp_path: Path, surrogat
     assert all(torch.equal(calm[name], killed[name]) for name in calm)
 
 
+def wait_for_writers() -> None:
+    """A checkpoint may still be on its way to the disk when its training has died."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(10)
+
+
 def test_a_resumed_training_uses_the_newest_checkpoint_that_is_intact(tmp_path: Path) -> None:
     batches = make_batches(40)
     calm = make_plan(tmp_path / "calm")
@@ -117,6 +125,7 @@ def test_a_resumed_training_uses_the_newest_checkpoint_that_is_intact(tmp_path: 
     feed = ScriptedFeed(batches, die_at=30)
     with pytest.raises(Interrupted):
         train(plan, feed, ignore, clock=TickingClock())
+    wait_for_writers()
     kept = sorted((tmp_path / "killed/checkpoints").glob("checkpoint-?????????"))
     assert len(kept) >= 2
     torn = next(kept[-1].rglob("state.pt"))
