@@ -84,7 +84,7 @@ class Dispenser:
         if what in ("attach", "redraw"):
             if what == "redraw":
                 self._patient_until_s = time.monotonic() + REDRAW_S
-            self._shard.held = bool(body["held"])
+            self._shard.credit.held = bool(body["held"])
             if identity != self._rank or body["epoch"] != self._epoch:
                 self._rank, self._epoch = identity, body["epoch"]
                 self._depth, self._size = body["depth"], body["batch_size"]
@@ -93,7 +93,7 @@ class Dispenser:
                 for out in list(self._out):
                     self._cancel(out)
         elif what == "hold":
-            self._shard.held = bool(body["held"])
+            self._shard.credit.held = bool(body["held"])
         elif what == "snapshot":
             self._shard.snapshot(body["batch"])
         elif what == "restore":
@@ -119,9 +119,9 @@ class Dispenser:
 
     def _fill(self) -> None:
         shard, stored = self._shard, len(self._shard.reservoir.stored)
-        starved = shard.blocked or not any(s.live for s in shard.streams.values())
+        starved = shard.credit.blocked or not any(s.live for s in shard.streams.values())
         if not self._started:
-            if stored < self._threshold and not (shard.blocked or shard.over):
+            if stored < self._threshold and not (shard.credit.blocked or shard.over):
                 return
             self._started = stored > 0
         while self._rank is not None and len(self._out) < self._depth:

@@ -12,8 +12,9 @@ import zmq
 
 from penstock import wire
 from penstock.wire import Header, Kind, WireError
+from penstock_server.door import Refusal, read_plan
 from penstock_server.plans import Plan
-from penstock_server.shard import Refusal, Shard, read_plan
+from penstock_server.shard import Shard
 from penstock_server.streams import Stream
 
 BURST = 64  # messages before the other sockets get a turn
@@ -76,7 +77,7 @@ class Intake:
             n_bytes += self._take(identity)
             if n_bytes > BURST_BYTES:
                 break
-        for stream in self.shard.grant():
+        for stream in self.shard.credit.grant():
             self._dirty.update(stream.peers)
         for stream, why in self.shard.take_dismissed():
             self._say_refused(stream.peers, stream.simulation, stream.lease, why)
@@ -230,7 +231,7 @@ class Intake:
             if peer.told.get(stream.lease) != stream.granted:
                 grants.append((stream.lease, stream.granted))
                 peer.told[stream.lease] = stream.granted
-        flags = wire.HOLD if self.shard.blocked else 0
+        flags = wire.HOLD if self.shard.credit.blocked else 0
         header = Header(
             Kind.ACK, self._campaign, step=peer.greeting, flags=flags, sequence=peer.expected
         )

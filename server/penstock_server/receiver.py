@@ -145,8 +145,8 @@ def _write_books(shard: Shard, over: bool, incarnation: int) -> None:
         reservoir.n_undrawn,
         shard.spec.n_slots * shard.spec.windows,
         shard.complete_simulations(),
-        shard.blocked,
-        shard.pressure,
+        shard.credit.blocked,
+        shard.credit.pressure,
         over,
         incarnation,
     )

@@ -86,11 +86,11 @@ class Reporter:
             delivered=[[s, *shard.delivered[s]] for s in fresh],
             refused=self._intake.refusals[:100],
             progress=[
-                [s.simulation, s.lease, s.steps_seen, shard.waits(s)]
+                [s.simulation, s.lease, s.steps_seen, shard.credit.waits(s)]
                 for s in shard.streams.values()
                 if s.live
             ],
-            blocked=shard.blocked,
+            blocked=shard.credit.blocked,
         )
 
     def _obey(self, orders: dict[str, Any]) -> None:

@@ -71,7 +71,8 @@ class Reservoir:
         self.policy = policy
         self._rng = rng
         self._drawn = drawn
-        self.n_slots, self.windows = drawn.shape
+        self.n_slots: int = drawn.shape[0]
+        self.windows: int = drawn.shape[1]
         n_samples = self.n_slots * self.windows
         self.stored = Population(n_samples)
         self.unseen = Population(n_samples)

@@ -6,13 +6,11 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 
 from __future__ import annotations
 
-import hashlib
 import math
-import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,29 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from penstock import wire
 from penstock.wire import Header
+from penstock_server.admission_journal import AdmissionJournal
+from penstock_server.credit import Credit
+from penstock_server.door import Door, Refusal, close, finite
 from penstock_server.input_rows import InputRows
 from penstock_server.ledger import Ledger
-from penstock_server.plans import Plan, PlanError, Target, covers, read_target
+from penstock_server.plans import Plan, Target, covers
 from penstock_server.reservoir import Ids, Reservoir
 from penstock_server.slab import COMMITTED, FREE, OPEN, Slab
 from penstock_server.streams import OpenSlot, Stream
 
 Array = npt.NDArray[Any]
-# ordinal, simulation, lease, segment, steps, checksum: a line of the admission journal
-JOURNAL = struct.Struct("<QQIIII")
-
-
-@dataclass(eq=False)
-class Refusal(Exception):
-    """Why a message is not taken; `kind` decides what the coordinator does about it."""
-
-    # nan, shape, undeclared, layout, credit, inputs, role, steps, unreproducible; and for what is
-    # known already and not reported again: superseded, quarantined
-    kind: str
-    reason: str
-    field: str = ""
 
 
 @dataclass
@@ -75,31 +62,36 @@ class Shard:
         self.counters: Counter[str] = Counter()
         self.delivered: dict[int, tuple[int, int]] = {}  # simulation -> (lease, segments)
         self.streams: dict[int, Stream] = {}
-        self.held = False  # the trainer is behind: no more credit
         self.over = False  # production is over: nothing more will come
         self.names = self._names = field_order
-        self._journal = journal.open("ab", buffering=0) if journal is not None else None
+        self._journal = AdmissionJournal(journal)
         self._max_steps = max_steps
         self._checksums = checksums
         self._slots: dict[tuple[int, int], int] = {}  # (simulation, segment) -> committed slot
         self._leases: dict[int, int] = {}
         self._dismissed: list[tuple[Stream, str]] = []
-        self._reserved = 0
         self._rows = InputRows(self.spec.n_rows if self.spec.inputs else 0)
-        self._turn = 0
         self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
-        arrays = {**slab.fields, **slab.inputs}
-        self._codes = {name: wire.dtype_code(array.dtype) for name, array in arrays.items()}
         self._values = {name: math.prod(shape) for name, (shape, _) in self.spec.fields.items()}
         self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
         self.admitted_samples = 0
+        self.credit = Credit(
+            self.streams,
+            self.delivered,
+            ledger,
+            reservoir,
+            self.spec.segment_steps,
+            max_steps,
+            needs_row=bool(self.spec.inputs),
+        )
+        self._door = Door(self.spec, field_order, held_out=reservoir.policy == "keep")
         self._rebuild()
 
     # -- streams ---------------------------------------------------------------------------------
 
     def open(self, header: Header, parameters: bytes, peer: bytes) -> Stream:
         """A part of a lease announces itself; a higher lease supersedes a lower one."""
-        self._check_open(header, parameters)
+        self._door.check_open(header, parameters)
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
             raise Refusal("superseded", f"Lease {header.lease} of simulation {header.simulation} "
@@ -187,7 +179,7 @@ class Shard:
         for segment in list(stream.open):
             self._admit_if_complete(stream, segment)
         if stream.ended == stream.all_parts:
-            self._unreserve(stream)
+            self.credit.release(stream)
         self._deliver_if_complete(stream)
         if stream.ended == stream.all_parts and stream.simulation not in self.delivered:
             raise Refusal("steps", f"Simulation {stream.simulation} ended after {n_steps} steps, "
@@ -198,7 +190,7 @@ class Shard:
         stream = self.streams.get(simulation)
         if stream is None:
             return
-        self._unreserve(stream)
+        self.credit.release(stream)
         for opened in stream.open.values():
             self._free(opened.slot)
         stream.open.clear()
@@ -264,7 +256,7 @@ class Shard:
                 f"Steps of part {header.part} came before the input fields "
                 f"{', '.join(self.spec.inputs)}; call sim.inputs(...) first.",
             )
-        self._check_table(header, targets)
+        self._door.check_table(header, targets)
         segment, step = divmod(header.step, self.spec.segment_steps)
         if segment % stream.stride != stream.position:
             raise Refusal("layout", f"Segment {segment} does not belong to this shard.")
@@ -298,7 +290,7 @@ class Shard:
         """The frames stand in the buffers: checks, scatters, marks the part, admits a segment."""
         header, stream = reception.header, reception.stream
         for entry, values in zip(header.fields, reception.arrays):
-            if not _finite(values):
+            if not finite(values):
                 name = self._names[entry.field]
                 bad = int(np.count_nonzero(~np.isfinite(values)))
                 raise Refusal("nan", f"Field {name!r} has {bad} values that are not finite at step "
@@ -331,18 +323,18 @@ class Shard:
         plan = stream.plans.get(header.part)
         if plan is None:
             raise Refusal("layout", "Input fields came before their layout.")
-        self._check_table(header, plan.targets, inputs=True)
+        self._door.check_table(header, plan.targets, inputs=True)
         if stream.row is None:
             raise Refusal("inputs", "There is no row for input fields; this is a defect.")
         for entry, payload in zip(header.fields, payloads):
             name, array = self._names[entry.field], self.slab.inputs[self._names[entry.field]]
             values = np.frombuffer(payload, dtype=array.dtype)
-            if not _finite(values):
+            if not finite(values):
                 raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
             target = plan.targets[entry.field]
             if not self._rows.settled(stream.row):
                 target.scatter(values, array[stream.row])
-            elif not _close(target.gather(array[stream.row]), values):
+            elif not close(target.gather(array[stream.row]), values):
                 raise Refusal(
                     "unreproducible",
                     f"Input field {name!r} of simulation "
@@ -350,54 +342,6 @@ class Shard:
                     name,
                 )
         stream.inputs_received |= 1 << header.part
-
-    # -- credit ----------------------------------------------------------------------------------
-
-    def grant(self) -> list[Stream]:
-        """Extends credit round-robin as far as slots can be reserved; returns who got more.
-
-        Only to streams whose parts are all here and cover their fields: so no part can be through
-        with a simulation, and silent after a restart, whose layout was never noted.
-        """
-        if self.held:
-            return []
-        wanting = [s for s in self.streams.values() if s.live and s.covered and self._has_row(s)]
-        if not wanting:
-            return []
-        ahead = self._ahead(len([s for s in wanting if s.simulation not in self.delivered]))
-        gained: dict[int, Stream] = {}
-        self._turn = (self._turn + 1) % len(wanting)
-        queue = wanting[self._turn :] + wanting[: self._turn]
-        while queue:
-            rest = []
-            for stream in queue:
-                if self._grant_one(stream, ahead):
-                    gained[stream.simulation] = stream
-                    rest.append(stream)
-            queue = rest
-        return list(gained.values())
-
-    def waits(self, stream: Stream) -> bool:
-        """Whether the stream can send nothing more until it is granted."""
-        idle = not (stream.reserved or stream.open)
-        return stream.live and stream.covered and idle and self._more(stream)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether there are producers, and every one of them waits for credit."""
-        if self._available():
-            return False
-        producers = [
-            s for s in self.streams.values() if s.live and (s.open or s.reserved or self._more(s))
-        ]
-        return bool(producers) and all(self.waits(s) for s in producers)
-
-    @property
-    def pressure(self) -> bool:
-        """Whether some producer waits and a snapshot would free slots."""
-        if self._available() or not self.reservoir.n_fresh:
-            return False
-        return any(s.live and not s.reserved and self._more(s) for s in self.streams.values())
 
     # -- draws -----------------------------------------------------------------------------------
 
@@ -442,7 +386,7 @@ class Shard:
                 self._rows.settle(int(row["row"]))
             self.reservoir.put(slot, self._windows(int(row["n_steps"])))
         self.snapshot(int(self.slab.books[0]))
-        self._catch_up_journal(held)
+        self._journal.catch_up(descriptor[held])
         for simulation in self.ledger.simulations():
             n_steps = self.ledger.n_steps(simulation)
             self.admitted_samples += self._samples_admitted(simulation, n_steps)
@@ -470,14 +414,14 @@ class Shard:
             self._begin(stream)
             for slot in opened.pop(simulation, []):
                 self._take_over(stream, slot)
+            kept = set()
             for ordinal in range(granted):
                 segment = stream.segment(ordinal)
                 if self.ledger.admitted(simulation, segment) or segment in stream.open:
                     stream.steps_seen = max(stream.steps_seen, segment * self.spec.segment_steps)
-                elif not self._beyond(stream, segment):
-                    stream.reserved_ordinals.add(ordinal)
-            stream.reserved = len(stream.reserved_ordinals)
-            self._reserved += stream.reserved
+                elif not self.credit.beyond(stream, segment):
+                    kept.add(ordinal)
+            self.credit.renew(stream, kept)
             for segment in list(stream.open):  # died before it was admitted
                 self._admit_if_complete(stream, segment)
         for slots in opened.values():
@@ -509,12 +453,9 @@ class Shard:
 
     def _open_slot(self, stream: Stream, segment: int) -> OpenSlot:
         ordinal = segment // stream.stride
-        if ordinal not in stream.reserved_ordinals:
+        if not self.credit.use(stream, ordinal):
             raise Refusal("credit", f"Segment {segment} came without credit; {stream.granted} "
                           "segments were granted.")  # fmt: skip
-        stream.reserved_ordinals.discard(ordinal)
-        stream.reserved -= 1
-        self._reserved -= 1
         slot, evicted = self.reservoir.acquire()
         row = self.slab.descriptor[slot]
         if evicted:
@@ -557,7 +498,7 @@ class Shard:
         self.ledger.admit(stream.simulation, segment)
         if stream.row is not None:
             self._rows.settle(stream.row)
-        self._write_journal(slot)
+        self._journal.write(row)
         self._slots[stream.simulation, segment] = slot
         self.counters["admitted"] += 1
         self.counters["admitted_steps"] += steps
@@ -588,7 +529,7 @@ class Shard:
             name = self._names[entry.field]
             there = self.slab.fields[name][slot, reception.step]
             old = stream.plans[header.part].targets[entry.field].gather(there)
-            if not _close(old, values):
+            if not close(old, values):
                 worst = float(np.max(np.abs(old - values)))
                 raise Refusal(
                     "unreproducible",
@@ -598,47 +539,6 @@ class Shard:
                     name,
                 )
 
-    def _check_open(self, header: Header, parameters: bytes) -> None:
-        if len(parameters) != 8 * self.spec.n_parameters:
-            raise Refusal("shape", f"OPEN carries {len(parameters)} bytes of parameters; "
-                          f"{8 * self.spec.n_parameters} are expected.")  # fmt: skip
-        if header.flags >= len(wire.ROLES):
-            raise Refusal("role", f"OPEN names role {header.flags}; 0 to 2 exist.")
-        if (header.flags > 0) != (self.reservoir.policy == "keep"):
-            raise Refusal(
-                "role",
-                f"A {wire.ROLES[header.flags]} simulation came to the wrong "
-                "kind of shard: held-out data never mixes with training data.",
-            )
-        if not header.part < header.n_parts <= self.spec.max_parts:
-            raise Refusal("layout", f"Part {header.part} of {header.n_parts} came; this campaign "
-                          f"allows {self.spec.max_parts} parts.")  # fmt: skip
-        if header.step >= max(1, header.geometry) or not header.lease:
-            raise Refusal("layout", f"OPEN names shard {header.step} of {header.geometry}, lease "
-                          f"{header.lease}; shards count from 0, leases from 1.")  # fmt: skip
-
-    def _check_table(
-        self, header: Header, targets: Mapping[int, Target], inputs: bool = False
-    ) -> None:
-        group = self.slab.inputs if inputs else self.slab.fields
-        if len(header.fields) != len(group):
-            raise Refusal("undeclared", f"A message carries {len(header.fields)} fields; the "
-                          f"campaign declares {', '.join(group)}.")  # fmt: skip
-        seen = set()
-        for entry in header.fields:
-            name = self._names[entry.field] if entry.field < len(self._names) else None
-            if name not in group or entry.field in seen:
-                raise Refusal("undeclared", f"Field number {entry.field} is not expected here; the "
-                              f"campaign declares {', '.join(group)}.")  # fmt: skip
-            seen.add(entry.field)
-            array, target = group[name], targets[entry.field]
-            expected = target.n * array.dtype.itemsize
-            code = self._codes[name]
-            if entry.dtype != code or entry.n_bytes != expected:
-                raise Refusal("shape", f"Field {name!r} came with dtype code {entry.dtype} and "
-                              f"{entry.n_bytes} bytes; {code} ({array.dtype.name}) and {expected} "
-                              "are expected.", name)  # fmt: skip
-
     def _aside(self, reception: Reception, targets: Mapping[int, Target]) -> Reception:
         for entry in reception.header.fields:
             dtype = self.slab.fields[self._names[entry.field]].dtype
@@ -646,46 +546,6 @@ class Shard:
             reception.buffers.append(_bytes(values))
             reception.arrays.append(values)
         return reception
-
-    def _available(self) -> int:
-        return max(0, self.reservoir.n_available - self._reserved)
-
-    def _ahead(self, n_live: int) -> int:
-        return max(1, min(64, self.spec.n_slots // (2 * max(1, n_live))))
-
-    def _has_row(self, stream: Stream) -> bool:
-        return stream.row is not None or not self.spec.inputs
-
-    def _more(self, stream: Stream) -> bool:
-        """Whether the stream has segments, as far as is known, that it was not granted yet."""
-        return not self._beyond(stream, stream.segment(stream.granted))
-
-    def _beyond(self, stream: Stream, segment: int) -> bool:
-        n_steps = self._max_steps if stream.n_steps is None else stream.n_steps
-        return segment * self.spec.segment_steps >= n_steps
-
-    def _grant_one(self, stream: Stream, ahead: int) -> bool:
-        if not self._more(stream):
-            return False
-        segment = stream.segment(stream.granted)
-        if self.ledger.admitted(stream.simulation, segment) or segment in stream.open:
-            stream.granted += 1  # a repeat needs no slot
-            self.ledger.grant(stream.simulation, stream.granted)
-            return True
-        if stream.reserved >= ahead or not self._available():
-            return False
-        stream.reserved_ordinals.add(stream.granted)
-        stream.granted += 1
-        self.ledger.grant(stream.simulation, stream.granted)
-        stream.reserved += 1
-        self._reserved += 1
-        return True
-
-    def _unreserve(self, stream: Stream) -> None:
-        self._reserved -= stream.reserved
-        stream.reserved = 0
-        self.ledger.close(stream.simulation)
-        stream.reserved_ordinals.clear()
 
     def _free(self, slot: int) -> None:
         row = self.slab.descriptor[slot]
@@ -697,27 +557,6 @@ class Shard:
     def _unuse_row(self, slot: int) -> None:
         if self.spec.inputs:
             self._rows.unuse(int(self.slab.descriptor["row"][slot]))
-
-    def _write_journal(self, slot: int) -> None:
-        if self._journal is not None:
-            row = self.slab.descriptor[slot]
-            names = ("ordinal", "simulation", "lease", "segment", "n_steps", "checksum")
-            self._journal.write(JOURNAL.pack(*(int(row[name]) for name in names)))
-
-    def _catch_up_journal(self, held: Array) -> None:
-        """Lines of admissions whose receiver died before it wrote them; held: slots by ordinal."""
-        if self._journal is None:
-            return
-        whole = self._journal.tell() // JOURNAL.size * JOURNAL.size
-        self._journal.truncate(whole)
-        last = 0
-        if whole:
-            with Path(self._journal.name).open("rb") as lines:
-                lines.seek(whole - JOURNAL.size)
-                last = JOURNAL.unpack(lines.read())[0]
-        for slot in held:
-            if int(self.slab.descriptor["ordinal"][slot]) > last:
-                self._write_journal(int(slot))
 
     def _windows(self, n_steps: int) -> int:
         return max(0, n_steps - self.spec.window + 1)
@@ -743,29 +582,3 @@ class Shard:
 def _bytes(values: Array) -> memoryview:
     """The memory of a contiguous array, writable."""
     return values.view("u1").data
-
-
-def _finite(values: Array) -> bool:
-    """A sum is finite when all values are; only when it is not, look at each (it may overflow)."""
-    if values.dtype.kind != "f" or np.isfinite(values.sum()):
-        return True
-    return bool(np.isfinite(values).all())
-
-
-def _close(old: Array, new: Array) -> bool:
-    """Equal as far as two runs of one solver are: 1e-4 relative, 1e-5 of the largest value."""
-    scale = float(np.max(np.abs(old), initial=0.0))
-    return np.allclose(old, new, rtol=1e-4, atol=1e-5 * scale)
-
-
-def read_plan(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], header: Header,
-              payloads: list[bytes]) -> Plan:  # fmt: skip
-    """Decodes a PLAN message; raises Refusal for one that does not fit the campaign."""
-    order = list(names)
-    if [e.field for e in header.fields] != list(range(len(order))) or len(payloads) != len(order):
-        raise Refusal("layout", f"A plan covers every field in order: {', '.join(order)}.")
-    try:
-        targets = {i: read_target(n, shapes[n], payloads[i]) for i, n in enumerate(order)}
-    except PlanError as error:
-        raise Refusal("layout", str(error)) from error
-    return Plan(targets, hashlib.blake2b(b"".join(payloads), digest_size=16).digest())

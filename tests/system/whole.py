@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock_server.shard import JOURNAL
+from penstock_server.admission_journal import JOURNAL
 from penstock_solvers.stamp import expected
 
 N = 8

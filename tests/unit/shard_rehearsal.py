@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 
 from penstock.wire import FieldEntry, Header, Kind, dtype_code
+from penstock_server.admission_journal import JOURNAL
+from penstock_server.door import Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, read_target
 from penstock_server.reservoir import Reservoir
-from penstock_server.shard import JOURNAL, Refusal, Shard
+from penstock_server.shard import Shard
 from penstock_server.slab import COMMITTED, FREE, OPEN, Slab, SlabSpec
 
 SHAPE = (4, 3)
@@ -276,7 +278,7 @@ class Rehearsal:
             return self.train
         if roll < 0.92:
             return self.acknowledge
-        return lambda: self.shard.grant() and None
+        return lambda: self.shard.credit.grant() and None
 
     def acknowledge(self) -> None:
         for part in self.workers[self.random.randrange(len(self.set.steps))]:
@@ -350,7 +352,7 @@ class Rehearsal:
     def check(self) -> None:
         shard, reservoir = self.shard, self.shard.reservoir
         live = sum(stream.reserved for stream in shard.streams.values())
-        assert shard._reserved == live
+        assert shard.credit.reserved == live
         assert live <= reservoir.n_available, "credit without a slot"
         state = shard.slab.descriptor["state"]
         opened = [o.slot for stream in shard.streams.values() for o in stream.open.values()]
@@ -392,7 +394,7 @@ class Rehearsal:
             assert shard.ledger.segments(simulation) == self.own_segments(simulation)
             assert shard.ledger.n_steps(simulation) == steps
             assert shard.delivered[simulation][1] == len(self.own_segments(simulation))
-        assert shard._reserved == 0
+        assert shard.credit.reserved == 0
         assert not np.any(shard.slab.descriptor["state"] == OPEN)
         windows = [self.samples(s, k) for s, k in expected]
         assert shard.admitted_samples == sum(windows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from penstock_server import run_folder
 from penstock_server.run_folder import RunFolderError
 
@@ -34,5 +35,5 @@ def test_memory_of_a_dead_run_is_given_back_and_that_of_a_living_one_is_not(
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="has no campaign.toml"):
+    with pytest.raises(RunFolderError, match="it has no campaign"):
         run_folder.reopen(tmp_path)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from penstock.wire import FieldEntry, Header, Kind
+from penstock_server.door import Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, read_target
 from penstock_server.reservoir import Reservoir
-from penstock_server.shard import Refusal, Shard
+from penstock_server.shard import Shard
 from penstock_server.slab import Slab, SlabSpec
 
 WHOLE = Plan(
@@ -79,7 +80,7 @@ def fill(stand: Stand, simulation: int = 0) -> None:
     """Sends until there is no more credit; all slots are taken."""
     step = 0
     while True:
-        stand.shard.grant()
+        stand.shard.credit.grant()
         if stand.granted(simulation) <= step:
             return
         stand.send(simulation, step)
@@ -89,11 +90,11 @@ def fill(stand: Stand, simulation: int = 0) -> None:
 def test_credit_is_shared_between_those_who_want_it(stand: Stand) -> None:
     for simulation in range(4):
         stand.open(simulation)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     given = [stand.granted(simulation) for simulation in range(4)]
     assert given == [1, 1, 1, 1]  # half of the slots; the rest is for who asks next
     stand.open(4)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     assert stand.granted(4) == 1
 
 
@@ -101,57 +102,57 @@ def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
     for simulation in range(20):
         stand.open(simulation)
     for _ in range(5):
-        stand.shard.grant()
+        stand.shard.credit.grant()
     assert sum(stand.granted(simulation) for simulation in range(20)) == 8
 
 
 def test_a_lone_stream_gets_half_of_the_slots_ahead(stand: Stand) -> None:
     stand.open(0)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     assert stand.granted(0) == 4
 
 
 def test_no_credit_goes_beyond_the_longest_simulation(tmp_path: Path) -> None:
     stand = Stand(tmp_path / "shm", n_slots=400, segment_steps=7)
     stand.open(0)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     assert stand.granted(0) == 15  # 100 steps are 14 segments of 7 and a short one
 
 
 def test_no_credit_is_given_while_the_trainer_holds_the_producers(stand: Stand) -> None:
     stand.open(0)
-    stand.shard.held = True
-    assert stand.shard.grant() == []
-    stand.shard.held = False
-    assert [s.simulation for s in stand.shard.grant()] == [0]
+    stand.shard.credit.held = True
+    assert stand.shard.credit.grant() == []
+    stand.shard.credit.held = False
+    assert [s.simulation for s in stand.shard.credit.grant()] == [0]
 
 
 def test_a_full_shard_is_blocked_until_a_snapshot_covers_the_draws(stand: Stand) -> None:
     stand.open(0)
     fill(stand)
     shard = stand.shard
-    assert (shard.blocked, shard.pressure) == (True, False)
+    assert (shard.credit.blocked, shard.credit.pressure) == (True, False)
     stand.train(3)
-    assert (shard.blocked, shard.pressure) == (True, True)
-    assert shard.grant() == []
+    assert (shard.credit.blocked, shard.credit.pressure) == (True, True)
+    assert shard.credit.grant() == []
     shard.snapshot(stand.batch)
-    assert not shard.blocked
-    assert [s.granted for s in shard.grant()] == [11]
+    assert not shard.credit.blocked
+    assert [s.granted for s in shard.credit.grant()] == [11]
     assert shard.ledger.totals()["drawn"] == 3
 
 
 def test_a_stream_in_the_middle_of_a_segment_waits_for_nobody(tmp_path: Path) -> None:
     stand = Stand(tmp_path / "shm", n_slots=1, segment_steps=4)
     stand.open(0)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     stand.send(0, 0)
     assert stand.granted(0) == 1
-    assert not stand.shard.waits(stand.shard.streams[0])
-    assert not stand.shard.blocked
+    assert not stand.shard.credit.waits(stand.shard.streams[0])
+    assert not stand.shard.credit.blocked
     for step in (1, 2, 3):
         stand.send(0, step)
-    assert stand.shard.waits(stand.shard.streams[0])
-    assert stand.shard.blocked
+    assert stand.shard.credit.waits(stand.shard.streams[0])
+    assert stand.shard.credit.blocked
 
 
 def test_a_stream_that_was_granted_everything_is_no_longer_a_waiting_producer(
@@ -161,18 +162,18 @@ def test_a_stream_that_was_granted_everything_is_no_longer_a_waiting_producer(
     stand = Stand(tmp_path / "shm", n_slots=100)
     stand.open(0)
     for step in range(100):
-        stand.shard.grant()
+        stand.shard.credit.grant()
         stand.send(0, step)
     assert stand.shard.reservoir.n_available == 0
-    assert not stand.shard.blocked
-    assert not stand.shard.waits(stand.shard.streams[0])
+    assert not stand.shard.credit.blocked
+    assert not stand.shard.credit.waits(stand.shard.streams[0])
 
 
 def test_slots_of_a_refused_stream_come_back(stand: Stand) -> None:
     stand.open(0)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     stand.shard.refuse(stand.shard.streams[0], Refusal("nan", "Because."))
-    assert (stand.shard._reserved, stand.shard.reservoir.n_available) == (0, 8)
+    assert (stand.shard.credit.reserved, stand.shard.reservoir.n_available) == (0, 8)
     with pytest.raises(Refusal, match="Because"):
         stand.send(0, 0)
     with pytest.raises(Refusal, match="Because"):
@@ -182,7 +183,7 @@ def test_slots_of_a_refused_stream_come_back(stand: Stand) -> None:
 def test_the_last_segment_may_be_too_short_for_a_sample(tmp_path: Path) -> None:
     stand = Stand(tmp_path / "shm", segment_steps=3, window=2)
     stand.open(0)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     for step in range(4):
         stand.send(0, step)
     stand.end(0, 4)
@@ -208,7 +209,7 @@ def test_held_out_simulations_go_to_a_store_that_keeps_all(tmp_path: Path) -> No
         stand.open(1, role=0)
     assert len(stand.shard.choose(5, unseen_only=False)) == 0
     stand.shard.snapshot(10)
-    assert stand.shard.grant() == []
+    assert stand.shard.credit.grant() == []
     assert set(stand.shard.slab.descriptor["role"].tolist()) == {1}
 
 
@@ -220,9 +221,9 @@ def test_held_out_simulations_never_come_to_a_training_shard(stand: Stand) -> No
 
 def test_a_withdrawn_simulation_is_told_so_and_stays_away(stand: Stand) -> None:
     stand.open(0, lease=5)
-    stand.shard.grant()
+    stand.shard.credit.grant()
     stand.shard.withdraw(0)
-    assert stand.shard._reserved == 0
+    assert stand.shard.credit.reserved == 0
     (stream, why), *rest = stand.shard.take_dismissed()
     assert (stream.lease, rest) == (5, [])
     assert "not wanted any more" in why
@@ -246,7 +247,7 @@ def test_counts_are_the_same_after_a_restart(tmp_path: Path) -> None:
         stand.open(simulation)
     for simulation in (0, 1):
         for step in range(5):
-            stand.shard.grant()
+            stand.shard.credit.grant()
             stand.send(simulation, step)
     stand.end(0, 5)
     stand.train(2)
@@ -257,7 +258,7 @@ def test_counts_are_the_same_after_a_restart(tmp_path: Path) -> None:
     assert after.delivered.keys() == before.delivered.keys()
     assert after.reservoir.n_undrawn == before.reservoir.n_undrawn
     assert after.reservoir.n_available == before.reservoir.n_available
-    assert after._reserved == before._reserved
+    assert after.credit.reserved == before.credit.reserved
     assert sorted(after.reservoir.free) == sorted(before.reservoir.free)
     left = {s.simulation: (s.granted, sorted(s.open)) for s in before.streams.values()}
     assert {s.simulation: (s.granted, sorted(s.open)) for s in after.streams.values()} == left
@@ -267,7 +268,7 @@ def test_fifo_keeps_its_order_over_a_restart(tmp_path: Path) -> None:
     stand = Stand(tmp_path / "shm", policy="fifo", segment_steps=2, window=1)
     stand.open(0)
     for step in range(10):
-        stand.shard.grant()
+        stand.shard.credit.grant()
         stand.send(0, step)
     stand.train(3)  # the second segment is half drawn
     after = stand.build()

@@ -1,0 +1,46 @@
+"""The journal of a shard's admissions, for those who want every step accounted for.
+
+One line for each admitted segment, on disk, without its fields: a CRC-32 stands for them. Written
+by the shard when the campaign sets [audit] checksums.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# ordinal, simulation, lease, segment, steps, checksum
+JOURNAL = struct.Struct("<QQIIII")
+_NAMES = ("ordinal", "simulation", "lease", "segment", "n_steps", "checksum")
+
+
+class AdmissionJournal:
+    """Lines follow from descriptors of slots; without a path nothing is written."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("ab", buffering=0) if path is not None else None
+
+    def write(self, row: npt.NDArray[Any] | np.void) -> None:
+        """The line of one committed slot."""
+        if self._file is not None:
+            self._file.write(JOURNAL.pack(*(int(row[name]) for name in _NAMES)))
+
+    def catch_up(self, rows: Iterable[np.void]) -> None:
+        """Lines of admissions whose receiver died before it wrote them; rows by ordinal."""
+        if self._file is None:
+            return
+        whole = self._file.tell() // JOURNAL.size * JOURNAL.size
+        self._file.truncate(whole)
+        last = 0
+        if whole:
+            with Path(self._file.name).open("rb") as lines:
+                lines.seek(whole - JOURNAL.size)
+                last = JOURNAL.unpack(lines.read())[0]
+        for row in rows:
+            if int(row["ordinal"]) > last:
+                self.write(row)

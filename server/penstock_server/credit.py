@@ -1,0 +1,140 @@
+"""Credit: which segments the producers of a shard may send, each with a slot kept for it.
+
+Granted ordinals only grow and are noted in the ledger, so that a restarted receiver honours them.
+Owned by the shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from penstock_server.ledger import Ledger
+from penstock_server.reservoir import Reservoir
+from penstock_server.streams import Stream
+
+MOST_AHEAD = 64  # segments
+
+
+class Credit:
+    """The reservations of all streams of a shard."""
+
+    def __init__(
+        self,
+        streams: Mapping[int, Stream],
+        delivered: Collection[int],
+        ledger: Ledger,
+        reservoir: Reservoir,
+        segment_steps: int,
+        max_steps: int,
+        needs_row: bool,
+    ) -> None:
+        self.held = False  # the trainer is behind: no more credit
+        self.reserved = 0  # slots, of all streams
+        self._streams, self._delivered = streams, delivered
+        self._ledger, self._reservoir = ledger, reservoir
+        self._segment_steps, self._max_steps = segment_steps, max_steps
+        self._needs_row = needs_row  # a stream without a row for its input fields waits
+        self._turn = 0
+
+    def grant(self) -> list[Stream]:
+        """Extends credit round-robin as far as slots can be reserved; returns who got more.
+
+        Only to streams whose parts are all here and cover their fields: so no part can be through
+        with a simulation, and silent after a restart, whose layout was never noted.
+        """
+        if self.held:
+            return []
+        wanting = [s for s in self._streams.values() if s.live and s.covered and self._has_row(s)]
+        if not wanting:
+            return []
+        ahead = self._ahead(len([s for s in wanting if s.simulation not in self._delivered]))
+        gained: dict[int, Stream] = {}
+        self._turn = (self._turn + 1) % len(wanting)
+        queue = wanting[self._turn :] + wanting[: self._turn]
+        while queue:
+            rest = []
+            for stream in queue:
+                if self._grant_one(stream, ahead):
+                    gained[stream.simulation] = stream
+                    rest.append(stream)
+            queue = rest
+        return list(gained.values())
+
+    def waits(self, stream: Stream) -> bool:
+        """Whether the stream can send nothing more until it is granted."""
+        idle = not (stream.reserved or stream.open)
+        return stream.live and stream.covered and idle and self._more(stream)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether there are producers, and every one of them waits for credit."""
+        if self._available():
+            return False
+        producers = [
+            s for s in self._streams.values() if s.live and (s.open or s.reserved or self._more(s))
+        ]
+        return bool(producers) and all(self.waits(s) for s in producers)
+
+    @property
+    def pressure(self) -> bool:
+        """Whether some producer waits and a snapshot would free slots."""
+        if self._available() or not self._reservoir.n_fresh:
+            return False
+        return any(s.live and not s.reserved and self._more(s) for s in self._streams.values())
+
+    def _available(self) -> int:
+        return max(0, self._reservoir.n_available - self.reserved)
+
+    def _has_row(self, stream: Stream) -> bool:
+        return stream.row is not None or not self._needs_row
+
+    def _ahead(self, n_live: int) -> int:
+        return max(1, min(MOST_AHEAD, self._reservoir.n_slots // (2 * max(1, n_live))))
+
+    def _more(self, stream: Stream) -> bool:
+        """Whether the stream has segments, as far as is known, that it was not granted yet."""
+        return not self.beyond(stream, stream.segment(stream.granted))
+
+    def beyond(self, stream: Stream, segment: int) -> bool:
+        """Whether the simulation is known to have no such segment."""
+        n_steps = self._max_steps if stream.n_steps is None else stream.n_steps
+        return segment * self._segment_steps >= n_steps
+
+    def _grant_one(self, stream: Stream, ahead: int) -> bool:
+        if not self._more(stream):
+            return False
+        segment = stream.segment(stream.granted)
+        if self._ledger.admitted(stream.simulation, segment) or segment in stream.open:
+            stream.granted += 1  # a repeat needs no slot
+            self._ledger.grant(stream.simulation, stream.granted)
+            return True
+        if stream.reserved >= ahead or not self._available():
+            return False
+        stream.reserved_ordinals.add(stream.granted)
+        stream.granted += 1
+        self._ledger.grant(stream.simulation, stream.granted)
+        stream.reserved += 1
+        self.reserved += 1
+        return True
+
+    def use(self, stream: Stream, ordinal: int) -> bool:
+        """A slot that was kept is about to be taken; False when none was kept for this segment."""
+        if ordinal not in stream.reserved_ordinals:
+            return False
+        stream.reserved_ordinals.discard(ordinal)
+        stream.reserved -= 1
+        self.reserved -= 1
+        return True
+
+    def renew(self, stream: Stream, ordinals: set[int]) -> None:
+        """Keeps slots again for what was granted before a restart."""
+        stream.reserved_ordinals = ordinals
+        stream.reserved = len(ordinals)
+        self.reserved += stream.reserved
+
+    def release(self, stream: Stream) -> None:
+        """Gives back every slot that is kept for the stream."""
+        self.reserved -= stream.reserved
+        stream.reserved = 0
+        self._ledger.close(stream.simulation)
+        stream.reserved_ordinals.clear()
