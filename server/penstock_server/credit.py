@@ -70,9 +70,7 @@ class Credit:
         """Whether there are producers, and every one of them waits for credit."""
         if self._available():
             return False
-        producers = [
-            s for s in self._streams.values() if s.live and (s.open or s.reserved or self._more(s))
-        ]
+        producers = [s for s in self._streams.values() if s.live and self._produces(s)]
         return bool(producers) and all(self.waits(s) for s in producers)
 
     @property
@@ -84,6 +82,10 @@ class Credit:
 
     def _available(self) -> int:
         return max(0, self._reservoir.n_available - self.reserved)
+
+    def _produces(self, stream: Stream) -> bool:
+        """Not one that waits for its own parts, or has sent all that is known of it."""
+        return bool(stream.open or stream.reserved or (stream.covered and self._more(stream)))
 
     def _has_row(self, stream: Stream) -> bool:
         return stream.row is not None or not self._needs_row

@@ -229,6 +229,9 @@ class Ledger:
             self._admitted[simulation] = self._admitted.get(simulation, 0) + n
 
     def _map(self, n_chunks: int) -> None:
+        if n_chunks == 0:  # a copy of a ledger in which nothing stands yet
+            self._chunks = np.empty(0, CHUNK)
+            return
         n_bytes = n_chunks * CHUNK.itemsize
         if n_bytes == 0:  # the copy of a shard that nothing had reached
             return

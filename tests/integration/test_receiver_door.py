@@ -61,8 +61,8 @@ class Door:
         simulation = next(NUMBERS)
         peer = self.peer()
         peer.run(simulation, simulation, 3)
+        assert not peer.refused
         peer.close()
-        self.delivers(simulation)
 
     def close(self) -> None:
         self.receiver.stop()

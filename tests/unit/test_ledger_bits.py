@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_server.ledger import _GROWTH, CHUNK, SEGMENTS, Ledger
+from penstock_server.ledger import _GROWTH, CHUNK, SEGMENTS, Ledger, settled_segments
 
 SIMULATIONS = st.sampled_from([0, 1, 7, 2**40])
 SEGMENT = st.sampled_from([0, 1, 7, 8, 511, 512, 513, 1023, 1024, 99_999])
@@ -154,3 +154,21 @@ def test_a_reader_may_look_while_the_writer_goes_on(tmp_path: Path) -> None:
     assert reader.segments(1) == [0, 1]
     with pytest.raises(ValueError, match="read-only"):
         reader.admit(1, 2)
+
+
+def test_the_copy_of_an_empty_ledger_can_be_read_and_resumed(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger").copy(tmp_path / "ledger-0")
+    assert Ledger(tmp_path / "ledger-0", writable=False).totals()["admitted"] == 0
+    assert Ledger.resume(tmp_path / "ledger-0", tmp_path / "resumed").admit(1, 1)
+    assert settled_segments(tmp_path) == {}
+
+
+def test_the_ranges_of_all_shards_of_a_checkpoint_are_put_together(tmp_path: Path) -> None:
+    for shard in (0, 1):
+        ledger = Ledger(tmp_path / f"of-{shard}")
+        for segment in range(shard, 10, 2):
+            ledger.admit(7, segment)
+            if segment not in (4, 9):
+                ledger.draw(7, segment)
+        ledger.copy(tmp_path / f"ledger-{shard}")
+    assert settled_segments(tmp_path) == {7: [(0, 3), (5, 8)]}

@@ -169,6 +169,18 @@ def test_a_stream_that_was_granted_everything_is_no_longer_a_waiting_producer(
     assert not stand.shard.credit.waits(stand.shard.streams[0])
 
 
+def test_a_stream_whose_other_parts_never_came_does_not_hide_that_all_others_wait(
+    stand: Stand,
+) -> None:
+    """Its worker hangs; until it is given up, training must not stand still."""
+    stand.open(0)
+    stand.shard.open(Header(Kind.OPEN, 0, 1, 2, n_parts=2, geometry=1), b"", b"peer")
+    fill(stand)
+    assert not stand.shard.streams[1].covered
+    assert stand.granted(1) == 0
+    assert stand.shard.credit.blocked
+
+
 def test_slots_of_a_refused_stream_come_back(stand: Stand) -> None:
     stand.open(0)
     stand.shard.credit.grant()
