@@ -64,29 +64,9 @@ class Moments:
         )
 
     @property
-    def sum(self) -> Tensor:
-        """Sum of the values, (c,)."""
-        return self.mean * self.count
-
-    @property
-    def sum_of_squares(self) -> Tensor:
-        """Sum of the squared values, (c,)."""
-        return self.deviations + self.mean.square() * self.count
-
-    @property
     def variance(self) -> Tensor:
         """Population variance, (c,)."""
         return self.deviations / max(self.count, 1)
-
-    def to_vector(self) -> Tensor:
-        """(1 + 4c,) float64, for an all-gather over ranks; `from_vector` is its inverse."""
-        count = torch.tensor([self.count], dtype=torch.float64)
-        return torch.cat([count, self.mean, self.deviations, self.low, self.high])
-
-    @classmethod
-    def from_vector(cls, vector: Tensor) -> Moments:
-        mean, deviations, low, high = vector[1:].to("cpu", torch.float64).reshape(4, -1).unbind()
-        return cls(int(vector[0].item()), mean, deviations, low, high)
 
 
 def add_moments(parts: Iterable[Mapping[str, Moments]]) -> dict[str, Moments]:

@@ -51,8 +51,6 @@ def test_moments_of_parts_add_up_to_the_moments_of_the_whole(n: int, m: int, cen
     torch.testing.assert_close(joined.deviations, whole.deviations, rtol=1e-7, atol=1e-7)
     assert torch.equal(joined.low, whole.low)
     assert torch.equal(joined.high, whole.high)
-    torch.testing.assert_close(whole.sum, values.reshape(-1, 2).sum(0))
-    torch.testing.assert_close(whole.sum_of_squares, values.square().reshape(-1, 2).sum(0))
 
 
 def test_moments_keep_a_small_variance_at_a_large_mean() -> None:
@@ -66,15 +64,11 @@ def test_moments_keep_a_small_variance_at_a_large_mean() -> None:
     )
 
 
-def test_moments_travel_as_a_vector_and_join_by_name() -> None:
+def test_moments_of_several_shards_join_by_name() -> None:
     first, second = moments_of(0), moments_of(1)
-    again = Moments.from_vector(second["flow"].to_vector())
-    assert again.count == second["flow"].count
-    assert torch.equal(again.high, second["flow"].high)
-    assert torch.equal(again.deviations, second["flow"].deviations)
     joined = add_moments([first, second])
     assert joined["flow"].count == 2 * first["flow"].count
-    assert Moments.from_vector(Moments.none(2).to_vector()).count == 0
+    assert torch.equal(joined["flow"].high, torch.maximum(first["flow"].high, second["flow"].high))
 
 
 def test_parameters_go_from_their_box_to_minus_one_and_one() -> None:
