@@ -7,8 +7,6 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 from __future__ import annotations
 
 import math
-import sys
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,15 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.wire import Header
-from penstock_server.admission_journal import AdmissionJournal
 from penstock_server.credit import Credit
 from penstock_server.door import Door, Refusal, close, finite
-from penstock_server.input_rows import InputRows
 from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, Target, covers
 from penstock_server.reservoir import Ids, Reservoir
-from penstock_server.slab import COMMITTED, FREE, OPEN, Slab
-from penstock_server.streams import OpenSlot, Stream
+from penstock_server.slab import Slab
+from penstock_server.slots import Slots
+from penstock_server.streams import Stream
 
 Array = npt.NDArray[Any]
 
@@ -64,13 +61,10 @@ class Shard:
         self.streams: dict[int, Stream] = {}
         self.over = False  # production is over: nothing more will come
         self.names = self._names = field_order
-        self._journal = AdmissionJournal(journal)
         self._max_steps = max_steps
-        self._checksums = checksums
-        self._slots: dict[tuple[int, int], int] = {}  # (simulation, segment) -> committed slot
         self._leases: dict[int, int] = {}
         self._dismissed: list[tuple[Stream, str]] = []
-        self._rows = InputRows(self.spec.n_rows if self.spec.inputs else 0)
+        self.slots = Slots(slab, ledger, reservoir, self.counters, checksums, journal)
         self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
         self._values = {name: math.prod(shape) for name, (shape, _) in self.spec.fields.items()}
         self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
@@ -192,10 +186,10 @@ class Shard:
             return
         self.credit.release(stream)
         for opened in stream.open.values():
-            self._free(opened.slot)
+            self.slots.free(opened.slot)
         stream.open.clear()
         if stream.row is not None:
-            self._rows.unuse(stream.row)
+            self.slots.rows.unuse(stream.row)
             stream.row = None
         if not keep:
             del self.streams[simulation]
@@ -268,7 +262,10 @@ class Shard:
             self.counters["duplicates"] += header.part == 0  # steps, not parts
             return self._aside(Reception(header, stream, None, step), targets)
         if opened is None:
-            opened = self._open_slot(stream, segment)
+            if not self.credit.use(stream, segment // stream.stride):
+                raise Refusal("credit", f"Segment {segment} came without credit; {stream.granted} "
+                              "segments were granted.")  # fmt: skip
+            opened = stream.open[segment] = self.slots.take(stream, segment)
         reception = Reception(header, stream, opened.slot, step)
         for entry in header.fields:
             name, target = self._names[entry.field], targets[entry.field]
@@ -332,7 +329,7 @@ class Shard:
             if not finite(values):
                 raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
             target = plan.targets[entry.field]
-            if not self._rows.settled(stream.row):
+            if not self.slots.rows.settled(stream.row):
                 target.scatter(values, array[stream.row])
             elif not close(target.gather(array[stream.row]), values):
                 raise Refusal(
@@ -369,24 +366,8 @@ class Shard:
     # -- inner -----------------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
-        descriptor = self.slab.descriptor
-        held = np.flatnonzero(descriptor["state"] == COMMITTED)
-        held = held[np.argsort(descriptor["ordinal"][held])]
-        newest = int(descriptor["ordinal"][held].max(initial=0))
-        self._ordinal = max(newest, self.ledger.totals()["admitted"])
-        taken = {int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE)}
-        self.reservoir.free = [s for s in reversed(range(self.spec.n_slots)) if s not in taken]
-        for slot in sorted((int(s) for s in held), key=self._last_draw):
-            row = descriptor[slot]
-            simulation, segment = int(row["simulation"]), int(row["segment"])
-            self.ledger.admit(simulation, segment)  # died between COMMITTED and the ledger bit
-            self._slots[simulation, segment] = slot
-            if self.spec.inputs:
-                self._rows.use(simulation, int(row["row"]))
-                self._rows.settle(int(row["row"]))
-            self.reservoir.put(slot, self._windows(int(row["n_steps"])))
+        self.slots.scan()
         self.snapshot(int(self.slab.books[0]))
-        self._journal.catch_up(descriptor[held])
         for simulation in self.ledger.simulations():
             n_steps = self.ledger.n_steps(simulation)
             self.admitted_samples += self._samples_admitted(simulation, n_steps)
@@ -397,12 +378,7 @@ class Shard:
 
     def _resume_streams(self) -> None:
         """The leases in force, with their open slots and what was granted to them."""
-        descriptor = self.slab.descriptor
-        opened: dict[int, list[int]] = {}
-        for slot in map(int, np.flatnonzero(descriptor["state"] == OPEN)):
-            opened.setdefault(int(descriptor["simulation"][slot]), []).append(slot)
-            if self.spec.inputs:
-                self._rows.use(int(descriptor["simulation"][slot]), int(descriptor["row"][slot]))
+        opened = self.slots.opened()
         for simulation, lease, n_parts, granted, position, stride in self.ledger.leases():
             self._leases[simulation] = lease
             if simulation in self.delivered:
@@ -413,7 +389,7 @@ class Shard:
                             covered=self.ledger.covered(simulation))  # fmt: skip
             self._begin(stream)
             for slot in opened.pop(simulation, []):
-                self._take_over(stream, slot)
+                self.slots.take_over(stream, slot)
             kept = set()
             for ordinal in range(granted):
                 segment = stream.segment(ordinal)
@@ -426,58 +402,12 @@ class Shard:
                 self._admit_if_complete(stream, segment)
         for slots in opened.values():
             for slot in slots:
-                self._free(slot)
-
-    def _last_draw(self, slot: int) -> int:
-        """Slots in the order in which snapshots free them; those with unseen samples at the end."""
-        n_windows = self._windows(int(self.slab.descriptor["n_steps"][slot]))
-        drawn = self.slab.drawn[slot, :n_windows]
-        return int(drawn.max(initial=0)) if drawn.all() else sys.maxsize
+                self.slots.free(slot)
 
     def _begin(self, stream: Stream) -> None:
         self.streams[stream.simulation] = stream
         if self.spec.inputs:
-            stream.row = self._rows.take(stream.simulation)
-
-    def _take_over(self, stream: Stream, slot: int) -> None:
-        """A slot that was open before a restart; what is of another lease is dropped."""
-        row = self.slab.descriptor[slot]
-        if int(row["lease"]) != stream.lease or int(row["n_parts"]) != stream.n_parts:
-            self._free(slot)
-            return
-        row["generation"] |= 1  # it may have died at the last moment of an admission
-        words = self.slab.parts[slot]
-        bits = [sum(int(w) << (64 * i) for i, w in enumerate(step)) for step in words]
-        received = sum(bin(b).count("1") for b in bits)
-        stream.open[int(row["segment"])] = OpenSlot(slot, bits, received)
-
-    def _open_slot(self, stream: Stream, segment: int) -> OpenSlot:
-        ordinal = segment // stream.stride
-        if not self.credit.use(stream, ordinal):
-            raise Refusal("credit", f"Segment {segment} came without credit; {stream.granted} "
-                          "segments were granted.")  # fmt: skip
-        slot, evicted = self.reservoir.acquire()
-        row = self.slab.descriptor[slot]
-        if evicted:
-            self.counters["evicted"] += 1
-            self._slots.pop((int(row["simulation"]), int(row["segment"])), None)
-            self._unuse_row(slot)
-        row["state"] = FREE  # what is half written belongs to nobody after a crash
-        row["generation"] |= 1  # odd: readers keep away
-        row["simulation"], row["segment"], row["lease"] = stream.simulation, segment, stream.lease
-        row["role"] = stream.role
-        row["n_parts"], row["n_steps"], row["row"] = stream.n_parts, 0, stream.row or 0
-        if stream.row is not None:
-            self._rows.use(stream.simulation, stream.row)
-        self.slab.parts[slot] = 0
-        self.slab.drawn[slot] = 0
-        self.slab.t[slot] = np.nan
-        self.slab.parameters[slot, : self.spec.n_parameters] = np.frombuffer(
-            stream.parameters, dtype="<f8"
-        )
-        row["state"] = OPEN
-        stream.open[segment] = OpenSlot(slot, [0] * self.spec.segment_steps)
-        return stream.open[segment]
+            stream.row = self.slots.rows.take(stream.simulation)
 
     def _admit_if_complete(self, stream: Stream, segment: int) -> None:
         opened = stream.open[segment]
@@ -486,23 +416,10 @@ class Shard:
             steps = min(steps, stream.n_steps - segment * steps)
         if opened.received < steps * stream.n_parts or not stream.covered:
             return
-        slot = opened.slot
-        row = self.slab.descriptor[slot]
-        self._ordinal += 1
-        row["n_steps"], row["ordinal"] = steps, self._ordinal
-        if self._checksums:
-            row["checksum"] = self._checksum(slot, steps)
-        row["generation"] += 1
-        row["state"] = COMMITTED
-        del stream.open[segment]
-        self.ledger.admit(stream.simulation, segment)
-        if stream.row is not None:
-            self._rows.settle(stream.row)
-        self._journal.write(row)
-        self._slots[stream.simulation, segment] = slot
+        slot = self.slots.commit(stream, segment, steps)
         self.counters["admitted"] += 1
         self.counters["admitted_steps"] += steps
-        n_windows = self._windows(steps)
+        n_windows = self.slots.windows(steps)
         self.admitted_samples += n_windows
         self.reservoir.put(slot, n_windows)
         if n_windows == 0:
@@ -522,7 +439,7 @@ class Shard:
         header, stream = reception.header, reception.stream
         segment = header.step // self.spec.segment_steps
         opened = stream.open.get(segment)
-        slot = opened.slot if opened is not None else self._slots.get((stream.simulation, segment))
+        slot = opened.slot if opened is not None else self.slots.find(stream.simulation, segment)
         if slot is None:
             return
         for entry, values in zip(header.fields, reception.arrays):
@@ -547,36 +464,16 @@ class Shard:
             reception.arrays.append(values)
         return reception
 
-    def _free(self, slot: int) -> None:
-        row = self.slab.descriptor[slot]
-        row["generation"] += int(row["generation"]) % 2
-        row["state"] = FREE
-        self._unuse_row(slot)
-        self.reservoir.release(slot)
-
-    def _unuse_row(self, slot: int) -> None:
-        if self.spec.inputs:
-            self._rows.unuse(int(self.slab.descriptor["row"][slot]))
-
-    def _windows(self, n_steps: int) -> int:
-        return max(0, n_steps - self.spec.window + 1)
-
     def _samples_admitted(self, simulation: int, n_steps: int | None) -> int:
         length, total = self.spec.segment_steps, 0
         for segment in self.ledger.segments(simulation):
             steps = length if n_steps is None else min(length, n_steps - segment * length)
-            total += self._windows(steps)
+            total += self.slots.windows(steps)
         return total
 
     def _shape(self, name: str) -> tuple[int, ...]:
         both = {**self.spec.fields, **self.spec.inputs}
         return both[name][0]
-
-    def _checksum(self, slot: int, steps: int) -> int:
-        crc = 0
-        for name in self.spec.fields:
-            crc = zlib.crc32(self.slab.fields[name][slot, :steps].tobytes(), crc)
-        return crc
 
 
 def _bytes(values: Array) -> memoryview:

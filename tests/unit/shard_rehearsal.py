@@ -416,7 +416,7 @@ class Rehearsal:
         descriptor = self.shard.slab.descriptor
         held = descriptor["row"][descriptor["state"] == COMMITTED].tolist()
         held += [s.row for s in self.shard.streams.values()]
-        assert self.shard._rows.n_free == self.shard.spec.n_rows - len(set(held))
+        assert self.shard.slots.rows.n_free == self.shard.spec.n_rows - len(set(held))
 
     def journal(self) -> list[bytes]:
         text, n = (self.folder / "journal").read_bytes(), JOURNAL.size

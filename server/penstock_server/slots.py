@@ -1,0 +1,158 @@
+"""The slots of a shard: taken for a segment, committed, given back; owned by the shard.
+
+Descriptors are written in an order that survives a kill at any line: FREE, identity, OPEN; then
+the payload and the part bits; then COMMITTED, the ledger's bit, the journal's line. `scan` finds
+after a restart what was committed.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from penstock_server.admission_journal import AdmissionJournal
+from penstock_server.input_rows import InputRows
+from penstock_server.ledger import Ledger
+from penstock_server.reservoir import Reservoir
+from penstock_server.slab import COMMITTED, FREE, OPEN, Slab
+from penstock_server.streams import OpenSlot, Stream
+
+
+class Slots:
+    """Keeps slab, ledger, reservoir, input rows and journal in step."""
+
+    def __init__(
+        self,
+        slab: Slab,
+        ledger: Ledger,
+        reservoir: Reservoir,
+        counters: Counter[str],
+        checksums: bool,
+        journal: Path | None,
+    ) -> None:
+        self.rows = InputRows(slab.spec.n_rows if slab.spec.inputs else 0)
+        self._slab, self._ledger, self._reservoir = slab, ledger, reservoir
+        self._counters, self._checksums = counters, checksums
+        self._journal = AdmissionJournal(journal)
+        self._committed: dict[tuple[int, int], int] = {}  # (simulation, segment) -> slot
+        self._ordinal = 0
+
+    def find(self, simulation: int, segment: int) -> int | None:
+        """Where a committed segment stands, if it still does."""
+        return self._committed.get((simulation, segment))
+
+    def windows(self, n_steps: int) -> int:
+        """Samples in a slot that holds so many steps."""
+        return max(0, n_steps - self._slab.spec.window + 1)
+
+    def take(self, stream: Stream, segment: int) -> OpenSlot:
+        """A slot for a segment that begins to come; one has been kept for it."""
+        slot, evicted = self._reservoir.acquire()
+        row = self._slab.descriptor[slot]
+        if evicted:
+            self._counters["evicted"] += 1
+            self._committed.pop((int(row["simulation"]), int(row["segment"])), None)
+            self._unuse_row(slot)
+        row["state"] = FREE  # what is half written belongs to nobody after a crash
+        row["generation"] |= 1  # odd: readers keep away
+        row["simulation"], row["segment"], row["lease"] = stream.simulation, segment, stream.lease
+        row["role"] = stream.role
+        row["n_parts"], row["n_steps"], row["row"] = stream.n_parts, 0, stream.row or 0
+        if stream.row is not None:
+            self.rows.use(stream.simulation, stream.row)
+        self._slab.parts[slot] = 0
+        self._slab.drawn[slot] = 0
+        self._slab.t[slot] = np.nan
+        parameters = np.frombuffer(stream.parameters, dtype="<f8")
+        self._slab.parameters[slot, : self._slab.spec.n_parameters] = parameters
+        row["state"] = OPEN
+        return OpenSlot(slot, [0] * self._slab.spec.segment_steps)
+
+    def take_over(self, stream: Stream, slot: int) -> None:
+        """A slot that was open before a restart; what is of another lease is given back."""
+        row = self._slab.descriptor[slot]
+        if int(row["lease"]) != stream.lease or int(row["n_parts"]) != stream.n_parts:
+            self.free(slot)
+            return
+        row["generation"] |= 1  # it may have died at the last moment of an admission
+        words = self._slab.parts[slot]
+        bits = [sum(int(w) << (64 * i) for i, w in enumerate(step)) for step in words]
+        received = sum(bin(b).count("1") for b in bits)
+        stream.open[int(row["segment"])] = OpenSlot(slot, bits, received)
+
+    def commit(self, stream: Stream, segment: int, steps: int) -> int:
+        """Admits a complete segment of so many steps; returns its slot."""
+        slot = stream.open.pop(segment).slot
+        row = self._slab.descriptor[slot]
+        self._ordinal += 1
+        row["n_steps"], row["ordinal"] = steps, self._ordinal
+        if self._checksums:
+            row["checksum"] = self._checksum(slot, steps)
+        row["generation"] += 1
+        row["state"] = COMMITTED
+        self._ledger.admit(stream.simulation, segment)
+        if stream.row is not None:
+            self.rows.settle(stream.row)
+        self._journal.write(row)
+        self._committed[stream.simulation, segment] = slot
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Gives a slot back that was open."""
+        row = self._slab.descriptor[slot]
+        row["generation"] += int(row["generation"]) % 2
+        row["state"] = FREE
+        self._unuse_row(slot)
+        self._reservoir.release(slot)
+
+    def scan(self) -> None:
+        """Rebuilds the books from the descriptors, after a restart."""
+        descriptor = self._slab.descriptor
+        held = np.flatnonzero(descriptor["state"] == COMMITTED)
+        held = held[np.argsort(descriptor["ordinal"][held])]
+        newest = int(descriptor["ordinal"][held].max(initial=0))
+        self._ordinal = max(newest, self._ledger.totals()["admitted"])
+        taken = {int(slot) for slot in np.flatnonzero(descriptor["state"] != FREE)}
+        n_slots = self._slab.spec.n_slots
+        self._reservoir.free = [slot for slot in reversed(range(n_slots)) if slot not in taken]
+        for slot in sorted((int(s) for s in held), key=self._last_draw):
+            row = descriptor[slot]
+            simulation, segment = int(row["simulation"]), int(row["segment"])
+            self._ledger.admit(simulation, segment)  # died between COMMITTED and the ledger bit
+            self._committed[simulation, segment] = slot
+            if self._slab.spec.inputs:
+                self.rows.use(simulation, int(row["row"]))
+                self.rows.settle(int(row["row"]))
+            self._reservoir.put(slot, self.windows(int(row["n_steps"])))
+        self._journal.catch_up(descriptor[held])
+
+    def opened(self) -> dict[int, list[int]]:
+        """The slots that were open when a receiver died, by simulation."""
+        descriptor = self._slab.descriptor
+        found: dict[int, list[int]] = {}
+        for slot in map(int, np.flatnonzero(descriptor["state"] == OPEN)):
+            simulation = int(descriptor["simulation"][slot])
+            found.setdefault(simulation, []).append(slot)
+            if self._slab.spec.inputs:
+                self.rows.use(simulation, int(descriptor["row"][slot]))
+        return found
+
+    def _last_draw(self, slot: int) -> int:
+        """Slots in the order in which snapshots free them; those with unseen samples at the end."""
+        n_windows = self.windows(int(self._slab.descriptor["n_steps"][slot]))
+        drawn = self._slab.drawn[slot, :n_windows]
+        return int(drawn.max(initial=0)) if drawn.all() else sys.maxsize
+
+    def _unuse_row(self, slot: int) -> None:
+        if self._slab.spec.inputs:
+            self.rows.unuse(int(self._slab.descriptor["row"][slot]))
+
+    def _checksum(self, slot: int, steps: int) -> int:
+        crc = 0
+        for name in self._slab.spec.fields:
+            crc = zlib.crc32(self._slab.fields[name][slot, :steps].tobytes(), crc)
+        return crc
