@@ -1,6 +1,7 @@
-"""The command line: `penstock run | check | demo | doctor | try`; `penstock.command` calls `main`.
+"""The command line: `penstock run | check | predict | demo | doctor | try`.
 
-Torch and Ray are imported by the commands that need them, so that --help and check stay quick.
+`penstock.command` calls `main`. Torch and Ray are imported by the commands that need them, so that
+--help and check stay quick.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FOR_THE_USER = (
     "penstock_server.try_solver:TryError",
     "penstock_server.design:DesignError",
     "penstock_server.supervisor:CampaignFailed",
+    "penstock_server.predict:PredictError",
 )
 
 app = typer.Typer(
@@ -87,6 +89,7 @@ def penstock(
       penstock try -- mpirun -n 2 ./solver   what a program of yours sends
       penstock check campaign.toml       what a campaign costs, before it starts
       penstock run campaign.toml         production and training in one go
+      penstock predict RUN --params T0=300   ask the trained network
 
     Each command says more with --help.
     """
@@ -175,6 +178,84 @@ def check(
             _say(refusal)
         if refusals:
             raise typer.Exit(FAILED)
+
+
+@app.command(short_help="Ask a trained network for fields.")
+def predict(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder or id, or a model's folder.")
+    ],
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--params",
+            metavar="NAME=VALUE,..",
+            help="One set of parameters, in their units; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", help="Many sets: a header of names, one set a line.", show_default=False
+        ),
+    ] = None,
+    t: Annotated[
+        str | None,
+        typer.Option("--t", metavar="T,..", help="The times.", show_default=False),
+    ] = None,
+    times: Annotated[
+        int, typer.Option(min=2, help="Without --t: so many, evenly over the trained range.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="The folder that the files go to.")] = Path(
+        "prediction"
+    ),
+    runs: Runs = Path("runs"),
+) -> None:
+    """Predict fields with the network of a run, and write them to HDF5 and VTU with a picture.
+
+    \b
+    Examples:
+      penstock predict runs/demo/ID --params T0=300,T1=400,T2=200,T3=350,T4=150
+      penstock predict runs/demo/ID --csv points.csv --t 0.1,0.5,1 --out fields
+
+    Warns where a value lies outside the box that the network was trained in. prediction.h5 has
+    all fields; the .vtu files, one a set of parameters and time, open in ParaView on a uniform grid
+    over the unit box, because a campaign knows shapes and no coordinates.
+
+    \b
+    Exit codes: 0 predicted, 1 it cannot be, 2 there is no such run.
+    """
+    with _told():
+        from penstock_server import predict as asking
+
+        if (params is None) == (table is None):
+            raise asking.PredictError("Give either --params NAME=VALUE,.. or --csv FILE.")
+        folder = Path(run)
+        surrogate = asking.open_model(folder if folder.is_dir() else _earlier_run(run, None, runs))
+        names = surrogate.problem.parameter_names
+        given = (
+            asking.read_parameters(table, names)
+            if table is not None
+            else asking.parse_parameters(params or (), names)
+        )
+        chosen = asking.parse_times(t) if t is not None else None
+        prediction = asking.predict(surrogate, given, chosen, times)
+        for warning in prediction.warnings:
+            _say(warning)
+        written = asking.write(prediction, out)
+        console = Console()
+        console.print(Text(f"{prediction.n} x {len(prediction.t)} predictions:"))
+        for name, values in prediction.fields.items():
+            unit = f" {prediction.problem.fields[name].unit}".rstrip()
+            low, high = float(values.min()), float(values.max())
+            console.print(Text(f"  {name}: {low:.6g} to {high:.6g}{unit}"), soft_wrap=True)
+        shown = [path for path in written if path.suffix != ".vtu"]
+        n_vtu = len(written) - len(shown)
+        for path in shown:
+            console.print(Text(f"  {path}"), soft_wrap=True)
+        if n_vtu:
+            console.print(Text(f"  {n_vtu} files {out}/*.vtu"), soft_wrap=True)
 
 
 @app.command(short_help="A heat solver trains a network.")
