@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ def draw_fields(path: Path, fields: npt.NDArray[Any], t: npt.NDArray[Any], label
     panels = figure.subplots(rows, len(columns), squeeze=False, sharex=True, sharey=True)
     image = None
     for i, j in np.ndindex(rows, len(columns)):
-        panel: Axes = panels[i, j]
+        panel = cast(Axes, panels[i, j])
         if shown.ndim == 4:
             image = panel.imshow(shown[i, j].T, origin="lower", vmin=low, vmax=high)
             panel.set_xticks([])
