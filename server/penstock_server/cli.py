@@ -1,4 +1,4 @@
-"""The command line: `penstock run | check | predict | demo | doctor | try`.
+"""The command line: `penstock run | check | predict | rerun | demo | doctor | try`.
 
 `penstock.command` calls `main`. Torch and Ray are imported by the commands that need them, so that
 --help and check stay quick.
@@ -30,6 +30,7 @@ FOR_THE_USER = (
     "penstock_server.design:DesignError",
     "penstock_server.supervisor:CampaignFailed",
     "penstock_server.predict:PredictError",
+    "penstock_server.rerun:RerunError",
 )
 
 app = typer.Typer(
@@ -90,6 +91,7 @@ def penstock(
       penstock check campaign.toml       what a campaign costs, before it starts
       penstock run campaign.toml         production and training in one go
       penstock predict RUN --params T0=300   ask the trained network
+      penstock rerun RUN 17              one simulation once more, alone
 
     Each command says more with --help.
     """
@@ -256,6 +258,31 @@ def predict(
             console.print(Text(f"  {path}"), soft_wrap=True)
         if n_vtu:
             console.print(Text(f"  {n_vtu} files {out}/*.vtu"), soft_wrap=True)
+
+
+@app.command(short_help="Repeat one simulation of a run, alone.")
+def rerun(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or id.")],
+    simulation: Annotated[int, typer.Argument(metavar="SIM", min=0, help="The simulation's id.")],
+    seconds: Annotated[float, typer.Option(min=1, help="End it after so long.")] = 3600.0,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Repeat one simulation of a run alone, with the same inputs, seed and command.
+
+    \b
+    Example:
+      penstock rerun runs/heat/20260101-120000-abcd 17
+
+    Says what the simulation sent this time, what a campaign would refuse of it, and the end of its
+    standard error if something is wrong. Nothing is trained, and the run stays as it is.
+
+    Exit code 0 if a campaign would take the simulation.
+    """
+    with _told():
+        from penstock_server.rerun import rerun as repeat
+
+        folder = _earlier_run(run, None, runs)
+        raise typer.Exit(repeat(folder, simulation, Console(), seconds))
 
 
 @app.command(short_help="A heat solver trains a network.")

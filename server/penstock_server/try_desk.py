@@ -5,7 +5,8 @@ The counting server puts it on its control socket.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from penstock_server.try_counts import Counts
@@ -13,10 +14,20 @@ from penstock_server.try_counts import Counts
 SHARD = "0"
 
 
+@dataclass(frozen=True)
+class Work:
+    """The simulations to hand out: inputs, and the seed and id of the first; both count up."""
+
+    points: tuple[dict[str, float], ...]
+    seed: int = 1
+    first: int = 0
+    role: str = "train"
+
+
 class Desk:
     """Answers the control path: a coordinator of one agent, one worker and few simulations.
 
-    points: the inputs of the simulations to hand out. `over`: no more is handed out. `ending`: the
+    `over`: no more is handed out. `ending`: the
     program is to be ended.
     """
 
@@ -24,8 +35,7 @@ class Desk:
         self,
         counts: Counts,
         welcome: Mapping[str, Any],
-        points: Sequence[dict[str, float]],
-        seed: int = 1,
+        work: Work,
     ) -> None:
         self.over = self.ending = False
         self.greeted_s: float | None = None
@@ -36,7 +46,7 @@ class Desk:
         self.stderr_tail = ""
         self.starts = 0
         self.finished = False  # the program has ended and is not started again
-        self._counts, self._welcome, self._points, self._seed = counts, welcome, points, seed
+        self._counts, self._welcome, self._planned = counts, welcome, work
         self._handed = 0
         self._handed_before_start = 0
         self._answers: dict[tuple[str, int], dict[str, Any]] = {}
@@ -44,7 +54,7 @@ class Desk:
     @property
     def exhausted(self) -> bool:
         """Whether every simulation was handed out."""
-        return self.over or self._handed >= len(self._points)
+        return self.over or self._handed >= len(self._planned.points)
 
     def answer(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
         """The reply to a request; the same for one that is repeated."""
@@ -79,13 +89,14 @@ class Desk:
         if leaving or self.exhausted:
             self.over_s = now if self.exhausted and self.over_s is None else self.over_s
             return {"kind": "over"}
-        number, self._handed = self._handed, self._handed + 1
-        parameters = self._points[number]
+        turn, self._handed = self._handed, self._handed + 1
+        planned = self._planned
+        number, parameters = planned.first + turn, planned.points[turn]
         self._counts.assign(number, parameters, now)
         return {
-            "kind": "assignment", "simulation": number, "lease": number + 1, "role": "train",
-            "attempt": 1, "seed": self._seed + number, "parameters": parameters,
-            "shards": [SHARD], "wanted": None,
+            "kind": "assignment", "simulation": number, "lease": turn + 1,
+            "role": planned.role, "attempt": 1, "seed": planned.seed + turn,
+            "parameters": parameters, "shards": [SHARD], "wanted": None,
         }  # fmt: skip
 
     def _order(self, beat: Mapping[str, Any], now: float) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from penstock_server.interpreters import (
 )
 from penstock_server.launch import Agency, LocalLauncher
 from penstock_server.try_counts import Counts
-from penstock_server.try_desk import Desk
+from penstock_server.try_desk import Desk, Work
 from penstock_server.try_findings import Trial, findings
 from penstock_server.try_report import report
 from penstock_server.try_server import CountingServer
@@ -64,7 +64,8 @@ def try_solver(
     logs = Path(tempfile.mkdtemp(prefix="penstock-try-"))
     keep = False
     try:
-        trial = run(command or argv, argv, environment, points, campaign, seconds, logs)
+        work = Work(tuple(points))
+        trial = run(command or argv, argv, environment, work, campaign, seconds, logs)
         problems = findings(trial, campaign)
         keep = bool(problems)
         for text in report(trial, problems, campaign, draws_per_s):
@@ -136,7 +137,7 @@ def run(
     command: Sequence[str],
     argv: Sequence[str],
     environment: Mapping[str, str],
-    points: Sequence[dict[str, float]],
+    work: Work,
     campaign: Campaign | None,
     seconds: float,
     logs: Path,
@@ -145,7 +146,7 @@ def run(
     counts = Counts(list(campaign.fields) if campaign else ())
     server = CountingServer(counts)
     welcome = server.welcome(campaign)
-    desk = Desk(counts, welcome, points)
+    desk = Desk(counts, welcome, work)
     launcher = LocalLauncher(
         Agency(
             coordinator=server.address,

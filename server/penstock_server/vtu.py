@@ -1,7 +1,7 @@
 """Fields on a uniform grid as a VTU file that ParaView opens; `predict` calls it.
 
-A campaign knows shapes and no coordinates: the grid fills the unit box, its axes in the order of
-the array's.
+A campaign knows shapes and no coordinates: the grid fills the unit box, and the last axis of the
+array is x, as in the pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
-# The corners of a cell, as offsets along its axes, in the order that VTK has for CELLS.
+# The corners of a cell, as offsets in x, y, z, in the order that VTK has for CELLS.
 CORNERS = {
     1: ((0,), (1,)),
     2: ((0, 0), (1, 0), (1, 1), (0, 1)),
@@ -45,10 +45,10 @@ def uniform_grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
     axes = [np.linspace(0.0, 1.0, n) for n in shape]
     mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
     points = np.zeros((len(mesh), 3))
-    points[:, : len(shape)] = mesh
+    points[:, : len(shape)] = mesh[:, ::-1]
     index = np.arange(len(mesh)).reshape(shape)
     corners = [
-        index[tuple(slice(o, n - 1 + o) for o, n in zip(offsets, shape, strict=True))].ravel()
+        index[tuple(slice(o, n - 1 + o) for o, n in zip(offsets[::-1], shape, strict=True))].ravel()
         for offsets in CORNERS[len(shape)]
     ]
     return points, np.stack(corners, axis=1)

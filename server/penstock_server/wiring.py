@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,7 @@ def coordinator_settings(
             target_error=campaign.stop.target_error,
             seconds=campaign.stop.seconds,
         ),
+        repeat_command=f"penstock rerun {shlex.quote(str(run.root))} {{simulation}}",
         metrics_port=addresses.metrics["coordinator"],
         settled={simulation: list(ranges) for simulation, ranges in settled.items()},
     )

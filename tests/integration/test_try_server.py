@@ -13,7 +13,7 @@ from penstock import wire
 from penstock.layout import FieldSpec, Owned, share
 from penstock.wire import FieldEntry, Header, Kind
 from penstock_server.try_counts import Counts
-from penstock_server.try_desk import Desk
+from penstock_server.try_desk import Desk, Work
 from penstock_server.try_server import CAMPAIGN, CountingServer
 
 SHAPE = (6, 4)
@@ -109,7 +109,9 @@ def test_a_field_without_a_layout_is_told() -> None:
 
 
 def desk(n: int = 2) -> Desk:
-    return Desk(Counts(), {"shards": {}, "fields": {}}, [{"a": float(i)} for i in range(n)])
+    return Desk(
+        Counts(), {"shards": {}, "fields": {}}, Work(tuple({"a": float(i)} for i in range(n)))
+    )
 
 
 def ask(desk: Desk, kind: str, **body: Any) -> dict[str, Any]:

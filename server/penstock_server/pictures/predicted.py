@@ -27,7 +27,7 @@ def draw_fields(path: Path, fields: npt.NDArray[Any], t: npt.NDArray[Any], label
     for i, j in np.ndindex(rows, len(columns)):
         panel = cast(Axes, panels[i, j])
         if shown.ndim == 4:
-            image = panel.imshow(shown[i, j].T, origin="lower", vmin=low, vmax=high)
+            image = panel.imshow(shown[i, j], origin="lower", vmin=low, vmax=high)
             panel.set_xticks([])
             panel.set_yticks([])
         else:
