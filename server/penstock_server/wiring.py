@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import socket
 import sys
@@ -27,6 +28,9 @@ from penstock_server.saving import SavingPlan
 from penstock_server.sizes import measured, n_ports, shard_names, shard_size
 from penstock_server.trainer import TrainingPlan
 from penstock_surrogates.problem import Field, Parameter, Problem
+
+# Above the ports of Ray's workers, below those of outgoing connections.
+QUIET_PORTS = range(20_000, 32_768)
 
 
 @dataclass(frozen=True)
@@ -251,11 +255,24 @@ def feed_address(run: RunFolder, shard: str) -> str:
 
 
 def free_ports(n: int) -> list[int]:
-    """Different ports of 127.0.0.1 that nobody listens on at present."""
-    sockets = [socket.socket() for _ in range(n)]
+    """Different ports of 127.0.0.1 that nobody listens on at present.
+
+    Not of the range that outgoing connections take theirs from: a port of it can be gone before
+    its process listens, seconds later. If QUIET_PORTS has none left, that range has to do.
+    """
+    candidates = random.SystemRandom().sample(QUIET_PORTS, min(20 * n, len(QUIET_PORTS)))
+    sockets: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        for port in [*candidates, *[0] * n]:
+            if len(sockets) == n:
+                break
+            each = socket.socket()
+            try:
+                each.bind(("127.0.0.1", port))
+            except OSError:
+                each.close()
+                continue
+            sockets.append(each)
         return [int(each.getsockname()[1]) for each in sockets]
     finally:
         for each in sockets:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from penstock_server.config import Campaign, parse
 from penstock_server.interpreters import find_interpreter, find_starter
+from penstock_server.try_desk import Work
 from penstock_server.try_findings import Trial, findings
 from penstock_server.try_report import proposal, report, without_mpirun
 from penstock_server.try_solver import TryError, inputs, program, run, try_solver
@@ -57,7 +58,13 @@ def trial(
     file.write_text(HEAD + body)
     argv, environment = program([sys.executable, str(file)], campaign)
     return run(
-        argv, argv, environment, inputs((), campaign, n), campaign, seconds, tmp_path / "log"
+        argv,
+        argv,
+        environment,
+        Work(tuple(inputs((), campaign, n))),
+        campaign,
+        seconds,
+        tmp_path / "log",
     )
 
 
@@ -235,7 +242,7 @@ def test_ranks_of_an_mpi_program_are_put_together(tmp_path: Path) -> None:
     command = [*starter.argv(2), "{python}", *shlex.split(solver)]
     argv, environment = program(command, None)
     points = inputs([f"T{i}=100:500" for i in range(5)], None, 2)
-    found = run(command, argv, environment, points, None, 60.0, tmp_path / "log")
+    found = run(command, argv, environment, Work(tuple(points)), None, 60.0, tmp_path / "log")
     assert findings(found, None) == []
     text = said(found)
     assert "temperature: 16 x 16, float64" in text
@@ -264,7 +271,9 @@ with penstock.connect(comm) as link:
 """)
     command = [*starter.argv(2), "{python}", str(solver)]
     argv, environment = program(command, None)
-    found = run(command, argv, environment, inputs((), None, 2), None, 60.0, tmp_path / "log")
+    found = run(
+        command, argv, environment, Work(tuple(inputs((), None, 2))), None, 60.0, tmp_path / "log"
+    )
     assert findings(found, None) == []
     text = said(found)
     assert "k: 8, float64, 64 B, input, once a simulation; values from 0 to 7" in text

@@ -81,6 +81,11 @@ def write_campaign(
     return path
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts with `&` ignore SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Run:
     """A `penstock run` under way."""
 
@@ -97,6 +102,7 @@ class Run:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
