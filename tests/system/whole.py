@@ -102,7 +102,7 @@ class Run:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_hear_ctrl_c,
+                preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - it takes no lock
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
