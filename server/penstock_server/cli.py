@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,22 +13,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from penstock_server.cli_errors import FAILED, say, told
 from penstock_server.config import Campaign, CampaignError, load
 
 if TYPE_CHECKING:
     from penstock_server.supervisor import Outcome
-
-FAILED, BAD_CAMPAIGN, INTERRUPTED = 1, 2, 130
-# Errors whose text is for the user; by name, because not every command imports their modules.
-FOR_THE_USER = (
-    "penstock_server.interpreters:SolverError",
-    "penstock_server.run_folder:RunFolderError",
-    "penstock_server.try_solver:TryError",
-    "penstock_server.design:DesignError",
-    "penstock_server.supervisor:CampaignFailed",
-    "penstock_server.predict:PredictError",
-    "penstock_server.rerun:RerunError",
-)
 
 app = typer.Typer(
     name="penstock",
@@ -135,15 +121,15 @@ def run(
     \b
     Exit codes: 0 completed, 1 failed, 2 the campaign file is wrong, 130 stopped with Ctrl-C.
     """
-    with _told():
-        folder = _earlier_run(resume, campaign, runs) if resume is not None else None
+    with told():
+        folder = _earlier_run(resume, runs) if resume is not None else None
         chosen = load(_campaign_file(campaign, folder), overrides or ())
         outcome = _attend(chosen, runs, folder, plain, quiet)
         from penstock_server.demo import show_end
 
         show_end(Console(), outcome.summary, outcome.folder)
         if not outcome.ok:
-            _say(f"The run did not complete; its logs are in {outcome.folder / 'logs'}.")
+            say(f"The run did not complete; its logs are in {outcome.folder / 'logs'}.")
             raise typer.Exit(FAILED)
 
 
@@ -166,7 +152,7 @@ def check(
     \b
     Exit codes: 0 it can run here, 1 it cannot, 2 the campaign file is wrong.
     """
-    with _told():
+    with told():
         from penstock_server import check_report
 
         chosen = load(campaign, overrides or ())
@@ -177,7 +163,7 @@ def check(
             console.print(Text(text, "" if text.startswith(" ") else "bold"), soft_wrap=True)
         refusals = check_report.refusals(chosen, machine)
         for refusal in refusals:
-            _say(refusal)
+            say(refusal)
         if refusals:
             raise typer.Exit(FAILED)
 
@@ -192,7 +178,7 @@ def predict(
         typer.Option(
             "--params",
             metavar="NAME=VALUE,..",
-            help="One set of parameters, in their units; repeatable.",
+            help="One set of parameters, in their units; more --params add to it.",
             show_default=False,
         ),
     ] = None,
@@ -228,13 +214,13 @@ def predict(
     \b
     Exit codes: 0 predicted, 1 it cannot be, 2 there is no such run.
     """
-    with _told():
+    with told():
         from penstock_server import predict as asking
 
         if (params is None) == (table is None):
             raise asking.PredictError("Give either --params NAME=VALUE,.. or --csv FILE.")
         folder = Path(run)
-        surrogate = asking.open_model(folder if folder.is_dir() else _earlier_run(run, None, runs))
+        surrogate = asking.open_model(folder if folder.is_dir() else _earlier_run(run, runs))
         names = surrogate.problem.parameter_names
         given = (
             asking.read_parameters(table, names)
@@ -244,20 +230,10 @@ def predict(
         chosen = asking.parse_times(t) if t is not None else None
         prediction = asking.predict(surrogate, given, chosen, times)
         for warning in prediction.warnings:
-            _say(warning)
-        written = asking.write(prediction, out)
+            say(warning)
         console = Console()
-        console.print(Text(f"{prediction.n} x {len(prediction.t)} predictions:"))
-        for name, values in prediction.fields.items():
-            unit = f" {prediction.problem.fields[name].unit}".rstrip()
-            low, high = float(values.min()), float(values.max())
-            console.print(Text(f"  {name}: {low:.6g} to {high:.6g}{unit}"), soft_wrap=True)
-        shown = [path for path in written if path.suffix != ".vtu"]
-        n_vtu = len(written) - len(shown)
-        for path in shown:
-            console.print(Text(f"  {path}"), soft_wrap=True)
-        if n_vtu:
-            console.print(Text(f"  {n_vtu} files {out}/*.vtu"), soft_wrap=True)
+        for line in asking.describe(prediction, asking.write(prediction, out)):
+            console.print(Text(line), soft_wrap=True)
 
 
 @app.command(short_help="Repeat one simulation of a run, alone.")
@@ -278,10 +254,10 @@ def rerun(
 
     Exit code 0 if a campaign would take the simulation.
     """
-    with _told():
+    with told():
         from penstock_server.rerun import rerun as repeat
 
-        folder = _earlier_run(run, None, runs)
+        folder = _earlier_run(run, runs)
         raise typer.Exit(repeat(folder, simulation, Console(), seconds))
 
 
@@ -308,7 +284,7 @@ def demo(
     the network's validation error beside those of the best constant and of a linear emulator, and
     with a picture; exit code 0 only if the network beats the constant.
     """
-    with _told():
+    with told():
         from penstock_server.demo import demo as show_off
 
         code = show_off(
@@ -330,7 +306,7 @@ def doctor() -> None:
 
     Exit code 0 if `penstock run` works here, at least with numpy solvers.
     """
-    with _told():
+    with told():
         from penstock_server.doctor import doctor as examine
 
         raise typer.Exit(examine())
@@ -382,7 +358,7 @@ def try_(
 
     Exit code 0 if a campaign can take the program as it is.
     """
-    with _told():
+    with told():
         from penstock_server.try_solver import try_solver
 
         code = try_solver(
@@ -428,11 +404,11 @@ def _attend(
     except KeyboardInterrupt:
         known = sorted((runs / campaign.name).glob("*/campaign.toml"))
         if known:
-            _say(f"To go on with it: penstock run --resume {known[-1].parent}")
+            say(f"To go on with it: penstock run --resume {known[-1].parent}")
         raise
 
 
-def _earlier_run(run: str, campaign: Path | None, runs: Path) -> Path:
+def _earlier_run(run: str, runs: Path) -> Path:
     """The folder of a run that was given by its path or by its id."""
     candidates = [Path(run), *sorted(runs.glob(f"*/{run}"))]
     found = next((path for path in candidates if (path / "campaign.toml").is_file()), None)
@@ -451,37 +427,3 @@ def _campaign_file(campaign: Path | None, folder: Path | None) -> Path:
     raise CampaignError(
         "Give a campaign file, or --resume RUN to go on with a run: penstock run campaign.toml."
     )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors that are the user's become sentences and an exit code; all others stay tracebacks."""
-    try:
-        yield
-    except CampaignError as error:
-        for problem in error.problems:
-            _say(problem)
-        raise typer.Exit(BAD_CAMPAIGN) from None
-    except KeyboardInterrupt:
-        _say("Stopped with Ctrl-C; nothing was left running.")
-        raise typer.Exit(INTERRUPTED) from None
-    except (RuntimeError, ValueError) as error:
-        if not _for_the_user(error):
-            raise
-        _say(str(error))
-        if detail := str(getattr(error, "detail", "")).strip():
-            Console(stderr=True).print(Text(detail), soft_wrap=True)
-        raise typer.Exit(FAILED) from None
-
-
-def _for_the_user(error: Exception) -> bool:
-    """Whether it is one of FOR_THE_USER; whoever raised it has imported its module."""
-    for reference in FOR_THE_USER:
-        module, _, name = reference.partition(":")
-        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
-            return True
-    return False
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(Text(f"penstock: {text}", "red"), soft_wrap=True)

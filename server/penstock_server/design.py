@@ -156,11 +156,18 @@ def draw(c: Campaign) -> Roles:
 
 def read_points(path: Path, parameters: Parameters) -> list[Point]:
     """The rows of a CSV of points; every mistake names its line."""
+    rows = read_table(path, list(parameters))
+    values = [({n: _number(cell) for n, cell in row.items()}, where) for where, row in rows]
+    return [_checked_point(point, parameters, where) for point, where in values]
+
+
+def read_table(path: Path, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV whose header has these names, each with its place in words."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
             header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, parameters)
+            _check_header(path, header, names)
             rows = []
             for cells in reader:
                 if not cells:
@@ -168,17 +175,18 @@ def read_points(path: Path, parameters: Parameters) -> list[Point]:
                 where = f"{path}, line {reader.line_num}"
                 if len(cells) != len(header):
                     raise DesignError(f"{where}: expected {len(header)} values, got {len(cells)}.")
-                point = dict(zip(header, map(_number, cells), strict=True))
-                rows.append(_checked_point(point, parameters, where))
+                rows.append((where, dict(zip(header, cells, strict=True))))
     except OSError as error:
         raise DesignError(f"The file of points {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DesignError(f"The file of points {path} is not UTF-8 text: {error}.") from error
     return rows
 
 
-def _check_header(path: Path, header: Sequence[str], parameters: Parameters) -> None:
-    if sorted(header) != sorted(parameters):
+def _check_header(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
+    if sorted(header) != sorted(names):
         raise DesignError(
-            f"{path}, line 1: the header must name the parameters {', '.join(parameters)}, "
+            f"{path}, line 1: the header must name the parameters {', '.join(names)}, "
             f"each once, got {', '.join(header) or 'an empty file'}."
         )
 

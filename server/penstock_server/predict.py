@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import json
 import math
 import warnings
@@ -21,7 +19,8 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 
-from penstock_server import pictures, vtu
+from penstock_server import pictures, run_folder, vtu
+from penstock_server.design import read_table
 from penstock_surrogates import load
 from penstock_surrogates.problem import Problem
 from penstock_surrogates.storage import TrainedSurrogate
@@ -78,25 +77,13 @@ def _why_no_model(folder: Path) -> str:
         )
     if not (folder / "campaign.toml").is_file():
         return f"{folder} is neither a run nor a model: it has no campaign.toml and no model.json."
-    if _is_running(folder):
+    if run_folder.reopen(folder).running:
         return (
             f"The run {folder} is still running, and its model is written at its end. Wait for it."
         )
     return (
         f"The run {folder} ended without a model. To go on with it: penstock run --resume {folder}"
     )
-
-
-def _is_running(folder: Path) -> bool:
-    """Whether a supervisor holds the run's lock."""
-    try:
-        with (folder / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def parse_parameters(texts: Sequence[str], names: Sequence[str]) -> dict[str, list[float]]:
@@ -112,51 +99,27 @@ def parse_parameters(texts: Sequence[str], names: Sequence[str]) -> dict[str, li
         if name in found:
             raise PredictError(f"--params gives {name} twice.")
         found[name] = [_number(value, f"--params {name}")]
-    return _checked(found, names, "--params")
+    missing = [name for name in names if name not in found]
+    unknown = [name for name in found if name not in names]
+    if missing or unknown:
+        raise PredictError(
+            f"--params must give the parameters {', '.join(names) or 'none'}: missing "
+            f"{', '.join(missing) or 'none'}, unknown {', '.join(unknown) or 'none'}."
+        )
+    return {name: found[name] for name in names}
 
 
 def read_parameters(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
-    """The columns of a CSV whose header names the parameters. Raises PredictError."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PredictError(f"The table {path} cannot be read: {error}.") from error
-    header = [name.strip() for name in rows[0]] if rows else []
-    _checked({name: [] for name in header}, names, str(path))
-    if len(header) != len(set(header)):
-        raise PredictError(f"{path}, line 1: a parameter is named twice: {', '.join(header)}.")
-    columns: dict[str, list[float]] = {name: [] for name in names}
-    for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise PredictError(
-                f"{path}, line {line}: expected {len(header)} values, got {len(row)}."
-            )
-        for name, value in zip(header, row, strict=True):
-            columns[name].append(_number(value, f"{path}, line {line}, {name}"))
-    if names and not columns[names[0]]:
+    """The columns of a CSV whose header names the parameters. Raises PredictError, DesignError."""
+    rows = read_table(path, names)
+    if not rows:
         raise PredictError(f"{path} has a header and no rows; each row is one set of parameters.")
-    return columns
+    return {name: [_number(row[name], f"{where}: {name}") for where, row in rows] for name in names}
 
 
 def parse_times(text: str) -> list[float]:
     """From "0.1,0.5" to times. Raises PredictError."""
     return [_number(part.strip(), "--t") for part in text.split(",")]
-
-
-def _checked(
-    given: dict[str, list[float]], names: Sequence[str], where: str
-) -> dict[str, list[float]]:
-    missing = [name for name in names if name not in given]
-    unknown = [name for name in given if name not in names]
-    if missing or unknown:
-        raise PredictError(
-            f"{where} must give the parameters {', '.join(names) or 'none'}: missing "
-            f"{', '.join(missing) or 'none'}, unknown {', '.join(unknown) or 'none'}."
-        )
-    return {name: given[name] for name in names}
 
 
 def _number(text: str, where: str) -> float:
@@ -211,6 +174,17 @@ def predict(
         [str(warning.message) for warning in caught],
         surrogate.about,
     )
+
+
+def describe(prediction: Prediction, written: Sequence[Path]) -> list[str]:
+    """What was predicted, and where it is."""
+    lines = [f"{prediction.n} x {len(prediction.t)} predictions:"]
+    for name, values in prediction.fields.items():
+        unit = f" {prediction.problem.fields[name].unit}".rstrip()
+        lines.append(f"  {name}: {float(values.min()):.6g} to {float(values.max()):.6g}{unit}")
+    grids = [path for path in written if path.suffix == ".vtu"]
+    lines += [f"  {path}" for path in written if path not in grids]
+    return [*lines, f"  {len(grids)} files {grids[0].parent}/*.vtu"] if grids else lines
 
 
 def write(prediction: Prediction, folder: Path) -> list[Path]:

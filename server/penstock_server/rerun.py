@@ -92,8 +92,7 @@ def describe(simulation: Simulation) -> list[str]:
     why = f": {simulation.reason}" if simulation.reason else ""
     values = ", ".join(f"{name} = {value:.6g}" for name, value in simulation.parameters.items())
     return [
-        f"Simulation {simulation.id} ({simulation.role}) was {simulation.state} after "
-        f"{attempts}{why}",
+        f"Simulation {simulation.id} ({simulation.role}): {simulation.state} after {attempts}{why}",
         f"  seed {simulation.seed}" + (f"; {values}" if values else ""),
     ]
 

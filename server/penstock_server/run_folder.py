@@ -86,6 +86,18 @@ class RunFolder:
             ) from error
         return file
 
+    @property
+    def running(self) -> bool:
+        """Whether a supervisor holds the lock."""
+        try:
+            with (self.root / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def make_scratch(self) -> IO[str]:
         """An empty folder in memory; call it with the lock held.
 

@@ -27,8 +27,7 @@ class Work:
 class Desk:
     """Answers the control path: a coordinator of one agent, one worker and few simulations.
 
-    `over`: no more is handed out. `ending`: the
-    program is to be ended.
+    `over`: no more is handed out. `ending`: the program is to be ended.
     """
 
     def __init__(

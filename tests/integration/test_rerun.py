@@ -67,7 +67,7 @@ def rerun(*arguments: str | Path) -> tuple[int, str]:
 def test_a_simulation_is_repeated_with_its_own_inputs(tmp_path: Path) -> None:
     code, output = rerun(a_run(tmp_path, HEAT), 7)
     assert code == 0, output
-    assert "Simulation 7 (train) was failed after 3 attempts: it diverged" in output
+    assert "Simulation 7 (train): failed after 3 attempts: it diverged" in output
     assert "6 whole steps of 6" in " ".join(output.split())
     assert "150 to 410 K" in output
 

@@ -1,6 +1,6 @@
 """The picture of a run: solver, surrogate and error side by side, the errors below them.
 
-The only file with matplotlib; the validator calls `demo_picture` at the end of a run.
+The validator calls `demo_picture` at the end of a run.
 """
 
 from __future__ import annotations
