@@ -1,4 +1,4 @@
-"""What the command line says when something fails: a sentence and an exit code; `cli` uses it."""
+"""What the command line says when something fails: a sentence and an exit code; for `commands`."""
 
 from __future__ import annotations
 

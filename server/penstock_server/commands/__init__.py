@@ -1,0 +1,1 @@
+"""The commands of `penstock`, a file a group; each has `add(app)`."""
