@@ -196,8 +196,14 @@ def _production(c: Campaign) -> Iterator[str]:
         yield f"  {name}: {shape}, {field.dtype}, {field.role}: {size(field.sent_bytes)} a step"
     yield (
         f"  {exact}{size(cost.simulation_bytes)} a simulation, "
-        f"{exact}{size(cost.streamed_bytes)} streamed in all, nothing of it to a disk"
+        f"{exact}{size(cost.streamed_bytes)} streamed in all, {_to_disk(c, cost.stored_bytes)}"
     )
+
+
+def _to_disk(c: Campaign, n_bytes: int) -> str:
+    if c.kept == "none":
+        return "nothing of it to a disk"
+    return f"{size(n_bytes)} of it to the run's data.h5"
 
 
 def _training(c: Campaign) -> Iterator[str]:

@@ -31,6 +31,7 @@ __all__ = ["Campaign", "CampaignError", "FieldSpec", "Parameter", "load", "parse
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=mistakes.WORD, max_length=64)]
 NameOrReference = Annotated[str, Field(pattern=mistakes.NAME_OR_REFERENCE)]
@@ -154,7 +155,16 @@ class Reservoir(Table):
     band: Count = 0  # 0 becomes 2 x ranks x batch_size
 
 
+class Offline(Table):
+    """mode = "offline": without `dataset` the campaign produces its own first."""
+
+    dataset: str | None = None  # a data.h5 that has the campaign's simulations
+    loader_workers: CountOrNone | None = None  # of PyTorch's DataLoader; None: by the size
+
+
 class Training(Table):
+    """`normalisation`: the folder of a model whose constants are taken, instead of new ones."""
+
     surrogate: NameOrReference = "mlp"
     options: dict[str, Any] = {}
     ranks: Count = 1
@@ -165,6 +175,7 @@ class Training(Table):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     schedule: Literal["constant", "cosine", "step"] | Reference = "constant"
     loss: NameOrReference = "mse"
+    normalisation: str | None = None
     training_step: Reference | None = None
     dtype: Literal["float32", "float64"] = "float32"
     device: Annotated[str, Field(pattern=mistakes.DEVICE)] = "auto"
@@ -186,7 +197,12 @@ class Stop(Table):
 
 
 class Validation(Table):
+    """test, opponents: whether the end of the run looks at the test simulations, and fits the
+    opponents; a comparison does both itself."""
+
     every_batches: Count = 500
+    test: bool = True
+    opponents: bool = True
 
 
 class Checkpoint(Table):
@@ -208,15 +224,22 @@ class Audit(Table):
 
 
 class Campaign(Table):
-    """Everything that one campaign file says, checked, with the defaults filled in."""
+    """Everything that one campaign file says, checked, with the defaults filled in.
+
+    mode: train on the stream, on a stored data set, or only store one. keep: what a data set is
+    written of; a number is the fraction of the training simulations.
+    """
 
     name: Annotated[str, Field(pattern=mistakes.FOLDER, max_length=64)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    mode: Literal["online", "offline", "store"] = "online"
+    keep: Literal["none", "held-out", "all"] | Fraction = "none"
     solver: Solver
     design: Design
     fields: Annotated[dict[Word, FieldSpec], Field(min_length=1)]
     stream: Stream = Stream()
     reservoir: Reservoir = Reservoir()
+    offline: Offline = Offline()
     training: Training = Training()
     stop: Stop = Stop()
     validation: Validation = Validation()
@@ -234,6 +257,22 @@ class Campaign(Table):
         # The one place that may write into a frozen model: nobody has seen it yet.
         self.__dict__["reservoir"] = reservoir.model_copy(update=filled)
         return _refuse(self, contradictions(self))
+
+    @property
+    def trains(self) -> bool:
+        return self.mode != "store"
+
+    @property
+    def produces(self) -> bool:
+        """Whether solvers run; not if the data set is there already."""
+        return self.mode != "offline" or self.offline.dataset is None
+
+    @property
+    def kept(self) -> str | float:
+        """What goes into this run's data set: "none", "held-out", "all" or a fraction."""
+        if self.mode == "online":
+            return self.keep
+        return "all" if self.produces else "none"
 
     @property
     def step_fields(self) -> dict[str, FieldSpec]:
@@ -315,7 +354,7 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise CampaignError(f"{name} is not valid TOML: {error}.") from error
     overridden = [_override(data, override) for override in overrides]
-    _place_file(data, folder or Path.cwd())
+    _place_files(data, folder or Path.cwd())
     try:
         # By way of JSON: strict types there still take an array for a tuple.
         return Campaign.model_validate_json(json.dumps(data, default=str), strict=True)
@@ -346,10 +385,14 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     return path
 
 
-def _place_file(data: dict[str, Any], folder: Path) -> None:
-    design = data.get("design")
-    if isinstance(design, dict) and isinstance(design.get("file"), str):
-        design["file"] = str(folder / design["file"])
+FILES = (("design", "file"), ("offline", "dataset"), ("training", "normalisation"))
+
+
+def _place_files(data: dict[str, Any], folder: Path) -> None:
+    for table, key in FILES:
+        given = data.get(table)
+        if isinstance(given, dict) and isinstance(given.get(key), str):
+            given[key] = str(folder / given[key])
 
 
 def _refuse(model: AnyTable, conflicts: Iterable[Conflict]) -> AnyTable:

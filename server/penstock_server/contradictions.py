@@ -93,6 +93,7 @@ def contradictions(c: Campaign) -> Iterator[Conflict]:
     yield from _stream(c)
     yield from _reservoir(c)
     yield from _training(c)
+    yield from _stored(c)
 
 
 def _solver(c: Campaign) -> Iterator[Conflict]:
@@ -219,4 +220,35 @@ def _training(c: Campaign) -> Iterator[Conflict]:
             "training.schedule",
             'schedule = "cosine" needs a known number of batches: set stop.batches, or '
             "solver.steps together with reservoir.draws_per_sample.",
+        )
+
+
+def _stored(c: Campaign) -> Iterator[Conflict]:
+    dataset = c.offline.dataset
+    if dataset is not None and c.mode != "offline":
+        yield Conflict(
+            "offline.dataset", f'`dataset` is trained on with mode = "offline", got "{c.mode}".'
+        )
+    elif dataset is not None and not Path(dataset).is_file():
+        yield Conflict("offline.dataset", f"The data set {dataset} does not exist.")
+    if c.mode == "offline":
+        bound = (c.planned_batches, c.stop.seconds, c.stop.target_error)
+        if all(limit is None for limit in bound):
+            yield Conflict(
+                "stop",
+                'mode = "offline" has no stream that could end it: set stop.batches, stop.seconds '
+                "or stop.target_error, or solver.steps together with reservoir.draws_per_sample.",
+            )
+        if c.reservoir.policy != "reservoir":
+            yield Conflict(
+                "reservoir.policy",
+                f'policy = "{c.reservoir.policy}" orders a stream, and mode = "offline" has none.',
+            )
+    if c.mode != "online" and c.keep != "none":
+        yield Conflict("keep", f'mode = "{c.mode}" stores every simulation; leave `keep` out.')
+    given = c.training.normalisation
+    if given is not None and not (Path(given) / "model.json").is_file():
+        yield Conflict(
+            "training.normalisation",
+            f"{given} is not the folder of a model: it has no model.json.",
         )

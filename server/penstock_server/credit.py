@@ -68,7 +68,7 @@ class Credit:
     @property
     def blocked(self) -> bool:
         """Whether there are producers, and every one of them waits for credit."""
-        if self._available():
+        if self._available() or self._reservoir.n_unkept:  # the keeper frees slots soon
             return False
         producers = [s for s in self._streams.values() if s.live and self._produces(s)]
         return bool(producers) and all(self.waits(s) for s in producers)

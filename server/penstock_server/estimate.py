@@ -27,6 +27,7 @@ class Estimates:
     held_out_bytes: int  # validation and test simulations, kept whole, with the spare ones
     simulation_bytes: int
     streamed_bytes: int  # over the whole campaign
+    stored_bytes: int  # of these, in the data set
     samples: int  # of the training simulations
     batches: int | None
     memory: tuple[tuple[str, int], ...]  # who needs how many bytes
@@ -50,6 +51,9 @@ def estimates(c: Campaign) -> Estimates:
     slabs = {size.shard: size.n_bytes for size in shard_sizes(c)}
     held_out_bytes = slabs.get(HELD_OUT, 0)
     windows = min(c.stream.window_bytes, simulation_bytes) * c.solver.workers
+    kept = c.kept
+    fraction = {"none": 0.0, "held-out": 0.0, "all": 1.0}[kept] if isinstance(kept, str) else kept
+    stored = fraction * c.design.simulations + (c.design.held_out if kept != "none" else 0)
     n_solvers = c.solver.workers * c.solver.mpi_ranks
     return Estimates(
         sample_bytes=step_bytes * c.training.window,
@@ -58,6 +62,7 @@ def estimates(c: Campaign) -> Estimates:
         held_out_bytes=held_out_bytes,
         simulation_bytes=simulation_bytes,
         streamed_bytes=simulation_bytes * (c.design.simulations + c.design.held_out),
+        stored_bytes=round(simulation_bytes * stored),
         samples=c.design.simulations * c.samples_per_simulation,
         batches=c.planned_batches,
         memory=(

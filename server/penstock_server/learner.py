@@ -40,6 +40,7 @@ class LearningPlan:
     dtype: str = "float32"
     device: str = "auto"
     seed: int = 1
+    constants: Mapping[str, Any] | None = None  # Normalisation.to_dict() of another run
 
 
 class Learner:

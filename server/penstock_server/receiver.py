@@ -62,6 +62,7 @@ class ReceiverSettings:
     checksums: bool = False
     resume_ledger: str | None = None
     journal: str | None = None
+    keeper: bool = False  # a keeper stores what is admitted, before it may be evicted
     extra: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -99,7 +100,7 @@ def make_shard(settings: ReceiverSettings) -> Shard:
             ledger = Ledger(ledger_path)
         slab = Slab.create(folder, settings.spec())
     rng = np.random.default_rng([settings.seed, *settings.shard.encode()])
-    reservoir = Reservoir(settings.policy, slab.drawn, rng)
+    reservoir = Reservoir(settings.policy, slab.drawn, rng, settings.keeper)
     return Shard(
         slab,
         ledger,
@@ -126,6 +127,7 @@ def serve(settings: ReceiverSettings) -> None:
     try:
         while not reporter.stopped:
             poller.poll(POLL_MS)
+            shard.look_at_keeper()
             intake.turn()
             dispenser.turn()
             reporter.turn()

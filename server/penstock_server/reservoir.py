@@ -9,6 +9,7 @@ from Large Ensemble Runs" (SC 2023), with eviction held back until a snapshot co
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import Any
 
@@ -65,7 +66,10 @@ class Reservoir:
     it is unseen. Nothing here copies a field.
     """
 
-    def __init__(self, policy: str, drawn: npt.NDArray[Any], rng: np.random.Generator) -> None:
+    def __init__(
+        self, policy: str, drawn: npt.NDArray[Any], rng: np.random.Generator, keeper: bool = False
+    ) -> None:
+        """keeper: nothing is evicted before `keep` says that it is stored."""
         if policy not in POLICIES:
             raise ValueError(f"There is no policy {policy!r}; there are {', '.join(POLICIES)}.")
         self.policy = policy
@@ -83,6 +87,9 @@ class Reservoir:
         self._pins = np.zeros(self.n_slots, dtype=np.int64)
         self.n_undrawn = 0  # samples in store that no batch has had, promised ones included
         self._fresh: deque[tuple[int, int]] = deque()  # (batch, slot): seen, no snapshot yet
+        self._kept = 0 if keeper else None  # the newest ordinal that is stored
+        self._unkept: list[tuple[int, int]] = []  # heap of (ordinal, slot): safe, not yet stored
+        self._ordinals = np.zeros(self.n_slots, dtype=np.int64)
         self._queue: deque[int] = deque()  # fifo: samples by admission
         self._arrival = np.zeros(self.n_slots, dtype=np.int64)
         self._arrived = 0
@@ -100,6 +107,11 @@ class Reservoir:
         """Slots that a snapshot would make evictable."""
         return len(self._fresh)
 
+    @property
+    def n_unkept(self) -> int:
+        """Slots that wait for the keeper alone."""
+        return len(self._unkept)
+
     def acquire(self) -> tuple[int, bool]:
         """A slot to write to, and whether it was evicted; the caller has reserved one.
 
@@ -116,8 +128,12 @@ class Reservoir:
         self._remove(slot)
         self.free.append(slot)
 
-    def put(self, slot: int, n_windows: int) -> None:
+    def put(self, slot: int, n_windows: int, ordinal: int = 0) -> None:
         """A committed slot with its number of samples; drawn marks in the slab count."""
+        self._ordinals[slot] = ordinal
+        if self.policy == "store":
+            self._let_go(slot)
+            return
         drawn = self._drawn[slot, :n_windows]
         self._arrived += 1
         self._arrival[slot] = self._arrived
@@ -138,7 +154,7 @@ class Reservoir:
 
         urgent: producers wait and nothing can be evicted, so unseen samples go first.
         """
-        if self.policy == "keep":
+        if self.policy in ("keep", "store"):
             return np.empty(0, dtype=np.int64)
         if self.policy == "fifo":
             chosen = self._oldest(k)
@@ -180,14 +196,21 @@ class Reservoir:
         self._queue_up()
 
     def snapshot(self, batch: int) -> list[int]:
-        """Draws up to `batch` are safe; returns the slots that became evictable."""
+        """Draws up to `batch` are safe; returns the slots of which this is true from now on."""
         slots = []
         while self._fresh and self._fresh[0][0] <= batch:
             slot = self._fresh.popleft()[1]
-            self.evictable.add(slot)
-            self._order.append(slot)
+            self._let_go(slot)
             slots.append(slot)
         return slots
+
+    def keep(self, ordinal: int) -> None:
+        """Everything that was admitted up to this ordinal is stored."""
+        if self._kept is None:
+            return
+        self._kept = ordinal
+        while self._unkept and self._unkept[0][0] <= ordinal:
+            self._let_go(heapq.heappop(self._unkept)[1])
 
     def restore(self, batch: int) -> None:
         """Forgets every draw after `batch`; nothing is promised any more."""
@@ -214,6 +237,15 @@ class Reservoir:
         np.maximum(self._pins, 0, out=self._pins)  # a batch may outlive a receiver's restart
 
     # -- rules -----------------------------------------------------------------------------------
+
+    def _let_go(self, slot: int) -> None:
+        """Training needs the slot no more: evictable as soon as it is stored, if it is to be."""
+        ordinal = int(self._ordinals[slot])
+        if self._kept is not None and ordinal > self._kept:
+            heapq.heappush(self._unkept, (ordinal, slot))
+            return
+        self.evictable.add(slot)
+        self._order.append(slot)
 
     def _unsee(self, sample: int) -> None:
         self.unseen.add(sample)
@@ -259,4 +291,5 @@ class Reservoir:
         self._held[slot] = self._pins[slot] = 0
 
 
-POLICIES = ("reservoir", "fifo", "firo", "keep")
+# keep: held-out simulations, never evicted; store: evicted as soon as a keeper has them.
+POLICIES = ("reservoir", "fifo", "firo", "keep", "store")

@@ -55,6 +55,16 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def best(self) -> Path:
+        """The model with the least validation error."""
+        return self.root / "best"
+
+    @property
+    def data(self) -> Path:
+        """The data set, if one is written."""
+        return self.root / "data.h5"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 
@@ -118,8 +128,13 @@ class RunFolder:
         return held
 
     def remove_model(self) -> None:
-        """Takes away the model of an earlier session of this run."""
-        shutil.rmtree(self.model, ignore_errors=True)
+        """Takes away the models of an earlier session of this run."""
+        for folder in (self.model, self.best):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_shard(self, name: str) -> None:
+        """Gives back the memory of one shard, whose receiver is gone for good."""
+        shutil.rmtree(self.shard(name), ignore_errors=True)
 
     def clear_scratch(self) -> None:
         """Gives the memory back; may be called twice."""

@@ -354,6 +354,10 @@ class Shard:
             row = self.slab.descriptor[slot]
             self.ledger.draw(int(row["simulation"]), int(row["segment"]))
 
+    def look_at_keeper(self) -> None:
+        """What the keeper has stored by now may be evicted."""
+        self.reservoir.keep(int(self.slab.kept[0]))
+
     def restore(self, batch: int) -> None:
         """The ranks went back to the snapshot at `batch`."""
         self.reservoir.restore(batch)
@@ -366,6 +370,7 @@ class Shard:
     # -- inner -----------------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
+        self.look_at_keeper()
         self.slots.scan()
         self.snapshot(int(self.slab.books[0]))
         for simulation in self.ledger.simulations():
@@ -421,7 +426,7 @@ class Shard:
         self.counters["admitted_steps"] += steps
         n_windows = self.slots.windows(steps)
         self.admitted_samples += n_windows
-        self.reservoir.put(slot, n_windows)
+        self.reservoir.put(slot, n_windows, int(self.slab.descriptor["ordinal"][slot]))
         if n_windows == 0:
             self.counters["too_short"] += 1
         self._deliver_if_complete(stream)

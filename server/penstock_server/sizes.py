@@ -53,7 +53,8 @@ def shard_size(c: Campaign, shard: str) -> ShardSize:
 def measured(shards: Sequence[str]) -> list[str]:
     """The processes that have a port for their metrics."""
     ranks = [f"rank-{shard}" for shard in shards if shard != HELD_OUT]
-    return ["coordinator", *(f"receiver-{shard}" for shard in shards), *ranks, "validator"]
+    receivers = [f"receiver-{shard}" for shard in shards]
+    return ["coordinator", *receivers, *ranks, "validator", "keeper"]
 
 
 def n_ports(shards: Sequence[str]) -> int:

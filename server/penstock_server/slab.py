@@ -2,7 +2,7 @@
 
 Every array is a file of its own in a tmpfs folder. The pages are allocated (posix_fallocate, so
 that full memory is an error here and never a bus error later) and touched once at creation. Only
-the receiver writes; whoever reads checks the slot's generation before and after.
+the receiver writes (but for `kept`); whoever reads checks the slot's generation before and after.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class SlabSpec:
             "parts": ((n, steps, words), np.dtype("<u8")),
             "drawn": ((n, self.windows), np.dtype("<u4")),  # batch of the first draw; 0: unseen
             "books": ((len(BOOKS),), np.dtype("<u8")),
+            "kept": ((1,), np.dtype("<u8")),  # the keeper's: ordinals up to here are stored
             "t": ((n, steps), np.dtype("<f8")),
             "parameters": ((n, max(1, self.n_parameters)), np.dtype("<f8")),
         }
@@ -113,6 +114,7 @@ class Slab:
         self.parts = arrays["parts"]
         self.drawn = arrays["drawn"]
         self.books = arrays["books"]
+        self.kept = arrays["kept"]
         self.t = arrays["t"]
         self.parameters = arrays["parameters"]
         self.fields = {name: arrays[f"field.{name}"] for name in spec.fields}

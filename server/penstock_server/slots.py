@@ -127,7 +127,7 @@ class Slots:
             if self._slab.spec.inputs:
                 self.rows.use(simulation, int(row["row"]))
                 self.rows.settle(int(row["row"]))
-            self._reservoir.put(slot, self.windows(int(row["n_steps"])))
+            self._reservoir.put(slot, self.windows(int(row["n_steps"])), int(row["ordinal"]))
         self._journal.catch_up(descriptor[held])
 
     def opened(self) -> dict[int, list[int]]:

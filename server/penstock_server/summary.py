@@ -43,8 +43,13 @@ def summarise(
     seconds: float,
     phases: Mapping[str, float],
     about: Mapping[str, Any],
+    cpu_s: Mapping[str, float] | None = None,
+    written_fields: int = 0,
 ) -> dict[str, Any]:
-    """The content of summary.json; times in seconds, samples as the trainer counts them."""
+    """The content of summary.json; times in seconds, samples as the trainer counts them.
+
+    cpu_s: core-seconds of "solvers", "training", "server" and "all". written_fields: bytes.
+    """
     trainer: Mapping[str, Any] = status.get("trainer") or {}
     validation: Mapping[str, Any] = status.get("validation") or {}
     training_s = float(trainer.get("seconds") or 0.0)
@@ -83,8 +88,9 @@ def summarise(
             "per_field": validation.get("per_field"),
             "test": validation.get("test"),
         },
-        "bytes": {"streamed": counts.total("bytes"), "written_fields": 0},
+        "bytes": {"streamed": counts.total("bytes"), "written_fields": written_fields},
         "faults": list(status.get("faults") or ()),
+        "cpu_s": dict(cpu_s or {}),
         "seconds": seconds,
         "seconds_by_phase": dict(phases),
     }

@@ -11,7 +11,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ from typing import Any
 from penstock.control import Asker, NoAnswer
 from penstock_server import checkpoint, run_folder, wiring
 from penstock_server.config import Campaign
-from penstock_server.coordinator.plan import HELD_OUT
+from penstock_server.dataset import DataSet
 from penstock_server.design import draw
-from penstock_server.history import History
-from penstock_server.interpreters import solver_command
+from penstock_server.interpreters import Command, solver_command
 from penstock_server.launch.local import LocalLauncher
 from penstock_server.launch.ray_ranks import RankGroup
 from penstock_server.ledger import settled_segments
 from penstock_server.processes import ServerProcess
 from penstock_server.run_folder import RunFolder
+from penstock_server.run_records import RunRecords, Status
 from penstock_server.sizes import shard_names
-from penstock_server.summary import ShardCounts, summarise
-from penstock_server.wiring import Addresses
+from penstock_server.stored_match import ENOUGH, match
+from penstock_server.wiring import Addresses, keeper_settings, slab_views, stored_views
 
 TURN_S = 0.1
 STATUS_S = 0.5
@@ -38,7 +38,10 @@ STOP_S = 20.0  # for each kind of process to end by itself
 RECEIVER_S = 3.0  # for a receiver to hear that it may leave
 VALIDATOR_S = 600.0  # for the last evaluation
 
-Status = dict[str, Any]
+KEEPER_S = 600.0  # for the keeper to write what is left
+
+Source = tuple[str, dict[str, Any]]  # a function by name, and its settings
+Feeds = tuple[str, list[dict[str, Any]]]  # the same for each rank
 
 
 class CampaignFailed(RuntimeError):
@@ -74,9 +77,7 @@ def run_campaign(
     with run.lock(), run.make_scratch(), _terminations():
         supervisor = Supervisor(campaign, run, resume is not None, on_status, on_message)
         try:
-            supervisor.start()
-            supervisor.watch()
-            return supervisor.finish()
+            return supervisor.work()
         finally:
             supervisor.stop()
             run.clear_scratch()
@@ -95,12 +96,8 @@ class Supervisor:
     ) -> None:
         self._campaign, self._run, self._resumed = campaign, run, resumed
         self._on_status, self._say = on_status, on_message
-        self._began_s = time.monotonic()
-        self._phases: dict[str, float] = {}
-        self._status: Status = {}
-        self._cursors: dict[str, int] = {}
-        self._counts = ShardCounts()
-        self._history = History(run.history)
+        self._records = RunRecords(campaign, run)
+        self._points = draw(campaign)
         self._shards = shard_names(campaign)
         self._addresses = Addresses.choose(self._shards)
         self._processes: dict[str, ServerProcess] = {}
@@ -108,59 +105,90 @@ class Supervisor:
         self._ranks: RankGroup | None = None
         self._asker: Asker | None = None
         self._asked_s = 0.0
-        self._pids: dict[str, int | None] = {}
         self._ending = False
+
+    def work(self) -> Outcome:
+        """The campaign from its start to its end; raises CampaignFailed when it cannot go on."""
+        campaign = self._campaign
+        command = solver_command(campaign) if campaign.produces else None
+        campaign.save(self._run.campaign)
+        self._records.targets(self._addresses)
+        if self._resumed:
+            self._run.remove_model()  # the validator ends as soon as a model is there
+        if campaign.mode == "online":
+            ledgers, settled = self._find_settled()
+            self._start_coordinator(settled=settled)
+            self._start_receivers(ledgers)
+            self._start_training(slab_views(campaign, self._run), self._stream_feeds())
+            self._start_workers(command)
+            self._watch_training()
+        else:
+            if command is not None:
+                self._produce(command)
+            if campaign.trains:
+                self._train_stored()
+        return self._finish()
 
     # -- start -----------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Starts everything; solvers compile and Ray starts at the same time."""
+    def _start_coordinator(
+        self,
+        settled: Mapping[int, list[tuple[int, int]]] | None = None,
+        done: Sequence[int] = (),
+        absent: Sequence[int] = (),
+    ) -> None:
         campaign, run = self._campaign, self._run
-        command = solver_command(campaign)
-        campaign.save(run.campaign)
-        self._write_targets()
-        ledgers, settled = self._find_settled()
+        session = f"{time.time_ns():x}"
         settings = wiring.coordinator_settings(
-            campaign, run, self._addresses, draw(campaign), f"{time.time_ns():x}", settled
+            campaign, run, self._addresses, self._points, session, settled or {}, done, absent
         )
         settings.save(run.settings / "coordinator.json")
         self._add("coordinator", "penstock_server.coordinator")
+        self._asker = Asker(self._addresses.coordinator, "supervisor/0")
+
+    def _start_receivers(self, ledgers: Path | None = None) -> None:
+        """And the keeper, if something is kept."""
+        campaign, run = self._campaign, self._run
         for shard in self._shards:
             name = f"receiver-{shard}"
             told = wiring.receiver_settings(campaign, run, self._addresses, shard, ledgers)
             told.save(run.settings / f"{name}.json")
             self._add(name, "penstock_server.receiver")
-        self._asker = Asker(self._addresses.coordinator, "supervisor/0")
-        if HELD_OUT in self._shards:
-            validator = wiring.validator_settings(campaign, run, self._addresses)
+        if campaign.kept != "none":
+            keeper = keeper_settings(campaign, run, self._addresses)
+            keeper.save(run.settings / "keeper.json")
+            self._add("keeper", "penstock_server.keeper")
+
+    def _start_workers(self, command: Command | None) -> None:
+        assert command is not None
+        campaign = self._campaign
+        self._launcher = LocalLauncher(wiring.agency(campaign, self._run, self._addresses, command))
+        self._launcher.start(campaign.solver.workers)
+        self._records.phase("started")
+
+    def _start_training(self, views: Source, feeds: Feeds) -> None:
+        """Validator and ranks; Ray before the solvers: it takes seconds, and they its cores."""
+        campaign, run = self._campaign, self._run
+        if campaign.design.held_out:
+            validator = wiring.validator_settings(campaign, run, self._addresses, views)
             (run.settings / "validator.json").write_text(json.dumps(_plain(validator), indent=1))
             self._add("validator", "penstock_server.validation")
+        ranks = range(campaign.training.ranks)
         self._ranks = RankGroup(
             wiring.training_plan(campaign, run),
-            feed_factory="penstock_server.feed:open_feed",
-            feed_settings=[
-                wiring.feed_settings(campaign, run, rank) for rank in range(campaign.training.ranks)
-            ],
+            feed_factory=feeds[0],
+            feed_settings=feeds[1],
             coordinator=self._addresses.coordinator,
             scratch=run.scratch,
             logs=run.logs,
-            metrics_ports=[
-                self._addresses.metrics[f"rank-{rank}"] for rank in range(campaign.training.ranks)
-            ],
+            metrics_ports=[self._addresses.metrics[f"rank-{rank}"] for rank in ranks],
         )
-        self._ranks.start()  # Ray first: it takes seconds, and solvers would take its cores
-        self._launcher = LocalLauncher(wiring.agency(campaign, run, self._addresses, command))
-        self._launcher.start(campaign.solver.workers)
-        self._phase("started")
+        self._ranks.start()
 
-    def _write_targets(self) -> None:
-        """metrics.json: where Prometheus finds this run's processes (its file_sd format)."""
-        labels = {"campaign": self._campaign.name, "run": self._run.identity}
-        targets = [
-            {"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "process": name}}
-            for name, port in self._addresses.metrics.items()
-        ]
-        (self._run.root / "metrics.json").write_text(json.dumps(targets, indent=1) + "\n")
+    def _stream_feeds(self) -> Feeds:
+        ranks = range(self._campaign.training.ranks)
+        told = [wiring.feed_settings(self._campaign, self._run, rank) for rank in ranks]
+        return "penstock_server.feed:open_feed", told
 
     def _add(self, name: str, module: str) -> None:
         settings = self._run.settings / f"{name}.json"
@@ -171,63 +199,102 @@ class Supervisor:
 
     def _find_settled(self) -> tuple[Path | None, Mapping[int, list[tuple[int, int]]]]:
         """What a resumed run's newest durable checkpoint has: ledgers, and segments in them."""
-        run = self._run
         if not self._resumed:
             return None, {}
-        run.remove_model()  # the validator ends as soon as a model is there
-        newest = checkpoint.newest_intact(run.checkpoints)
+        newest = checkpoint.newest_intact(self._run.checkpoints)
         if newest is None:
             self._say("The run has no checkpoint yet, so it begins again from the start.")
             return None, {}
         self._say(f"The run goes on from its checkpoint at batch {newest.batch}.")
         return newest.ledgers, settled_segments(newest.ledgers)
 
+    # -- a stored data set -----------------------------------------------------------------------
+
+    def _produce(self, command: Command) -> None:
+        """Solvers fill the data set; what a resumed run has of it already is left alone."""
+        run = self._run
+        done: list[int] = []
+        if self._resumed and run.data.exists():
+            done = match(self._campaign, DataSet(run.data), self._points, enough=0.0).done
+            self._say(f"{len(done)} simulations stand in the data set already.")
+        self._start_coordinator(done=done)
+        self._start_receivers()
+        self._start_workers(command)
+        while self._records.status.get("state") not in ("over", "trained"):
+            self._turn()
+            time.sleep(TURN_S)
+        self._end_workers()
+        for shard in self._shards:
+            self._processes[f"receiver-{shard}"].stop(STOP_S)
+        self._processes["keeper"].stop(KEEPER_S)
+        for shard in self._shards:
+            run.clear_shard(shard)
+        self._records.phase("produced")
+
+    def _train_stored(self) -> None:
+        """Training from this run's data set, or from the one that was given."""
+        campaign = self._campaign
+        path = Path(campaign.offline.dataset or self._run.data)
+        data = DataSet(path)
+        matched = match(campaign, data, self._points, enough=0.0 if campaign.produces else ENOUGH)
+        if matched.message:
+            self._say(matched.message)
+        if not campaign.produces:
+            self._start_coordinator(done=matched.done, absent=matched.absent)
+        feeds = [
+            wiring.stored_feed_settings(campaign, path, matched.rows["train"], rank)
+            for rank in range(campaign.training.ranks)
+        ]
+        self._start_training(
+            stored_views(campaign, path, matched.rows),
+            ("penstock_server.stored_feed:open_feed", feeds),
+        )
+        if not campaign.produces:
+            self._records.phase("started")
+        self._watch_training()
+
     # -- while it runs ---------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """Until the ranks have finished; raises CampaignFailed when the campaign cannot go on."""
+    def _watch_training(self) -> None:
+        """Until the ranks have finished."""
         assert self._ranks is not None
         while not self._ranks.finished:
             self._turn()
-            if self._status.get("state") == "stopping":
-                raise self._failed(str(self._status.get("why")))
             time.sleep(TURN_S)
         self._ending = True
-        self._phase("trained")
+        self._records.phase("trained")
 
     def _turn(self) -> None:
-        """One look at everything that was started."""
-        assert self._launcher is not None and self._ranks is not None
+        """One look at everything that was started; raises CampaignFailed."""
         for process in self._processes.values():
             self._look_after(process)
-        for death in self._launcher.poll():
-            self._say(death.message)
-        for message in self._ranks.poll():
-            self._say(message)
-        if self._ranks.failure is not None:
-            raise self._failed(self._ranks.failure)
+        if self._launcher is not None:
+            for death in self._launcher.poll():
+                self._say(death.message)
+        if self._ranks is not None:
+            for message in self._ranks.poll():
+                self._say(message)
+            if self._ranks.failure is not None:
+                raise self._failed(self._ranks.failure)
         self._ask_status()
-        self._write_processes()
+        self._note_processes()
+        if self._records.status.get("state") == "stopping" and not self._ending:
+            raise self._failed(str(self._records.status.get("why")))
 
-    def _write_processes(self) -> None:
-        """processes.json: who runs under which process id, for people and for tests."""
-        assert self._launcher is not None and self._ranks is not None
-        pids = {name: process.pid for name, process in self._processes.items()}
-        pids |= self._launcher.pids
-        pids |= {f"rank-{rank}": pid for rank, pid in enumerate(self._ranks.pids) if pid}
-        if pids != self._pids:
-            self._pids = pids
-            part = self._run.root / "processes.part"
-            part.write_text(json.dumps(pids, indent=1) + "\n", encoding="utf-8")
-            part.replace(self._run.root / "processes.json")
+    def _note_processes(self) -> None:
+        agents = self._launcher.pids if self._launcher is not None else {}
+        pids = self._ranks.pids if self._ranks is not None else []
+        ranks = {f"rank-{rank}": pid for rank, pid in enumerate(pids) if pid}
+        server = {name: process.pid for name, process in self._processes.items()}
+        self._records.processes(
+            {**server, **agents, **ranks},
+            {"solvers": list(agents.values()), "training": list(ranks.values())},
+        )
 
     def _look_after(self, process: ServerProcess) -> None:
         code = process.ended()
-        if code is None or (self._ending and code == 0):
-            return
-        if process.name.startswith("receiver") and code == 0:
-            return  # told to leave
-        if process.name == "validator" and code == 0:
+        # Whoever was told to leave ends with 0; the coordinator leaves last.
+        if code is None or (code == 0 and (self._ending or process.name != "coordinator")):
             return
         tail = process.tail()
         self._note(process.name, f"ended with exit code {code}")
@@ -248,55 +315,41 @@ class Supervisor:
         now = time.monotonic()
         if not self._asker.pending and now - self._asked_s >= STATUS_S:
             self._asked_s = now
-            self._asker.post("status", **self._cursors)
+            self._asker.post("status", **self._records.cursors)
 
     def _take_status(self, status: Status) -> None:
-        cursors = status.get("next") or {}
-        completed = int(status["simulations"]["completed"])
-        for report in status.get("validated") or ():
-            self._history.validated(report)
-        for report in status.get("progress") or ():
-            if report.get("loss") is not None:
-                self._phases.setdefault("first_batch", round(time.monotonic() - self._began_s, 3))
-            self._history.progress(report, completed)
-        for event in status.get("events") or ():
-            if event.get("what") and "process" not in event:  # those were said when they happened
-                self._say(str(event["what"]))
-        self._cursors = {
-            f"{name}_since": int(cursors[name])
-            for name in ("progress", "validated", "events")
-            if name in cursors
-        }
-        self._counts.update(status.get("shards") or {})
-        self._status = status
+        self._records.take(status, self._say)
         self._on_status(status)
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def finish(self) -> Outcome:
+    def _finish(self) -> Outcome:
         """The validator's last word, then everyone goes home; writes summary.json."""
-        assert self._asker is not None and self._ranks is not None
+        assert self._asker is not None
+        self._ending = True
+        model = self._ranks.model if self._ranks is not None else None
         validator = self._processes.get("validator")
-        if validator is not None and self._ranks.model is not None:
+        if validator is not None and model is not None:
             deadline = time.monotonic() + VALIDATOR_S
             while validator.ended() != 0 and time.monotonic() < deadline:
                 self._turn()
                 time.sleep(TURN_S)
         elif validator is not None:
             validator.stop(STOP_S)
-        self._phase("validated")
+        if self._campaign.trains:
+            self._records.phase("validated")
         with contextlib.suppress(NoAnswer):
-            status = self._asker.ask("status", timeout_s=10.0, **self._cursors)
+            status = self._asker.ask("status", timeout_s=10.0, **self._records.cursors)
             self._take_status(status)
             self._asker.ask("stop", timeout_s=10.0, why="the run is complete.")
+        self._note_processes()
         self._go_home()
-        self._phase("ended")
-        summary = self._summarise()
+        self._records.phase("ended")
+        summary = self._records.summarise()
         requested = summary["simulations"]["requested"]
         completed = summary["simulations"]["completed"] + summary["simulations"]["partial"]
-        return Outcome(
-            summary, self._run.root, bool(self._ranks.model) and completed > 0 < requested
-        )
+        done = bool(model) or not self._campaign.trains
+        return Outcome(summary, self._run.root, done and completed > 0 < requested)
 
     def stop(self) -> None:
         """Ends whatever still runs; may be called twice."""
@@ -307,59 +360,44 @@ class Supervisor:
         if self._asker is not None:
             self._asker.close()
 
+    def _end_workers(self) -> None:
+        """Agents leave by themselves once there is nothing more to do; the rest is ended."""
+        if self._launcher is None:
+            return
+        deadline = time.monotonic() + STOP_S
+        while self._launcher.alive and time.monotonic() < deadline:
+            self._launcher.poll()
+            self._note_processes()
+            time.sleep(0.05)
+        self._launcher.stop(STOP_S)
+
     def _go_home(self) -> None:
         """Agents first, so that no worker talks to a shard that is gone; the coordinator last."""
         asked = self._processes.get("coordinator")
-        if self._launcher is not None:
-            if self._asker is not None and asked is not None and asked.ended() is None:
-                with contextlib.suppress(NoAnswer, ValueError):
-                    self._asker.ask("stop", timeout_s=5.0, why="the supervisor ends the run.")
-                deadline = time.monotonic() + STOP_S
-                while self._launcher.alive and time.monotonic() < deadline:
-                    self._launcher.poll()
-                    time.sleep(0.05)
-            self._launcher.stop(STOP_S)
+        alive = asked is not None and asked.ended() is None
+        if self._launcher is not None and self._asker is not None and alive:
+            with contextlib.suppress(NoAnswer, ValueError):
+                self._asker.ask("stop", timeout_s=5.0, why="the supervisor ends the run.")
+        self._end_workers()
+        keeper = self._processes.get("keeper")
         for name, process in self._processes.items():
             if name.startswith("receiver") and asked is not None and asked.ended() is None:
                 process.wait(RECEIVER_S)
-            if name != "coordinator":
+            if process not in (asked, keeper):
                 process.stop(STOP_S)
+        if keeper is not None:
+            keeper.stop(KEEPER_S)
         if asked is not None and not asked.wait(5.0):
             asked.stop(STOP_S)
-
-    def _summarise(self) -> dict[str, Any]:
-        campaign, run = self._campaign, self._run
-        summary = summarise(
-            self._status,
-            self._counts,
-            seconds=round(time.monotonic() - self._began_s, 3),
-            phases=self._phases,
-            about={
-                "name": campaign.name,
-                "run": run.identity,
-                "folder": str(run.root),
-                "model": str(run.model) if run.model.exists() else None,
-                "picture": str(run.root / "picture.png")
-                if (run.root / "picture.png").exists()
-                else None,
-                "workers": campaign.solver.workers,
-                "mpi_ranks": campaign.solver.mpi_ranks,
-                "ranks": campaign.training.ranks,
-                "security": "loopback",
-            },
-        )
-        part = run.summary.with_suffix(".part")
-        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        part.replace(run.summary)
-        return summary
 
     def _failed(self, text: str, detail: str = "") -> CampaignFailed:
         with contextlib.suppress(Exception):
             if self._asker is not None:
-                self._take_status(self._asker.ask("status", timeout_s=3.0, **self._cursors))
-        if self._status:
-            self._summarise()
-        faults = self._status.get("faults") or []
+                self._take_status(self._asker.ask("status", timeout_s=3.0, **self._records.cursors))
+        status = self._records.status
+        if status:
+            self._records.summarise()
+        faults = status.get("faults") or []
         if not detail and faults:
             detail = str(faults[-1].get("stderr_tail") or faults[-1].get("message") or "")
         return CampaignFailed(text, detail)
@@ -369,9 +407,6 @@ class Supervisor:
         if self._asker is not None and process != "coordinator":
             with contextlib.suppress(NoAnswer):
                 self._asker.ask("fault", timeout_s=2.0, process=process, why=why)
-
-    def _phase(self, name: str) -> None:
-        self._phases[name] = round(time.monotonic() - self._began_s, 3)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -81,7 +81,14 @@ def train(
 
 
 def freeze(feed: Feed, ranks: Ranks, learner: Learner) -> Normalisation:
-    """The constants out of what all shards hold now; the same on all ranks, never changed again."""
+    """The constants out of what all shards hold now, or the ones that were given.
+
+    The same on all ranks, and never changed again.
+    """
+    given = learner.plan.constants
+    if given is not None:
+        named = {**given, "dtype": learner.plan.dtype}
+        return Normalisation.from_dict(named).to(learner.device)
     moments = add_moments(ranks.gather_everywhere(feed.moments()))
     normalisation = Normalisation.from_moments(learner.plan.problem, moments, learner.dtype)
     return normalisation.to(learner.device)

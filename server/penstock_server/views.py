@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ Array = npt.NDArray[Any]
 class HeldOutStore:
     """The complete simulations of the held-out shard."""
 
-    def __init__(self, folder: Path, patience_s: float) -> None:
+    def __init__(self, folder: Path, patience_s: float, roles: Sequence[str] = wire.ROLES) -> None:
         self._slab = wait_for_slab(folder, patience_s)
         self._folder = folder
+        self._roles = roles
 
     def trajectories(self, role: str) -> list[Trajectory]:
         """Every simulation of the role of which all steps are there, by id."""
+        if role not in self._roles:
+            return []
         descriptor, slots = self._slab.descriptor, defaultdict(list)
         code = wire.ROLES.index(role)
         for slot in np.flatnonzero(
@@ -116,12 +120,12 @@ class StreamPeek:
         )
 
 
-def wait_for_slab(folder: Path, patience_s: float) -> Slab:
+def wait_for_slab(folder: Path, patience_s: float, writable: bool = False) -> Slab:
     """Maps a slab as soon as its receiver has made it; raises SlabError after patience_s."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return Slab.attach(folder)
+            return Slab.attach(folder, writable)
         except (SlabError, OSError):
             if time.monotonic() > deadline:
                 raise
@@ -129,7 +133,10 @@ def wait_for_slab(folder: Path, patience_s: float) -> Slab:
 
 
 def open_views(settings: dict[str, Any]) -> tuple[HeldOutStore, StreamPeek]:
-    """The validator's source: {"held_out": folder, "training": [folders], "patience_s": s}."""
+    """The validator's source: {"held_out": folder, "training": [folders], "roles": [names]}.
+
+    Without training folders the opponents see nothing; roles that are left out look empty.
+    """
     patience_s = float(settings.get("patience_s", 120.0))
-    held_out = HeldOutStore(Path(settings["held_out"]), patience_s)
+    held_out = HeldOutStore(Path(settings["held_out"]), patience_s, settings["roles"])
     return held_out, StreamPeek([Path(f) for f in settings["training"]], patience_s)

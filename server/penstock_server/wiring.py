@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import shlex
 import socket
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server import validation
-from penstock_server.config import Campaign, FieldSpec
+from penstock_server.config import Campaign, CampaignError, FieldSpec
 from penstock_server.coordinator.plan import HELD_OUT, planned
 from penstock_server.coordinator.settings import Rules
 from penstock_server.coordinator.settings import Settings as CoordinatorSettings
+from penstock_server.data_file import DataLayout
 from penstock_server.design import Roles
 from penstock_server.feed import FeedSettings
 from penstock_server.interpreters import Command
+from penstock_server.keeper import KeeperSettings
 from penstock_server.launch.launcher import Agency
 from penstock_server.learner import LearningPlan
 from penstock_server.receiver import ReceiverSettings
@@ -26,6 +30,7 @@ from penstock_server.rounds import Limits
 from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
 from penstock_server.sizes import measured, n_ports, shard_names, shard_size
+from penstock_server.stored_feed import StoredFeedSettings
 from penstock_server.trainer import TrainingPlan
 from penstock_surrogates.problem import Field, Parameter, Problem
 
@@ -79,8 +84,13 @@ def coordinator_settings(
     points: Roles,
     session: str,
     settled: Mapping[int, list[tuple[int, int]]],
+    done: Sequence[int] = (),
+    absent: Sequence[int] = (),
 ) -> CoordinatorSettings:
-    """session tells a resumption from a restart of the coordinator."""
+    """session tells a resumption from a restart of the coordinator.
+
+    done and absent are not simulated: a data set has them, or lacks them.
+    """
     shards = shard_names(campaign)
     live, solver = campaign.liveness, campaign.solver
     return CoordinatorSettings(
@@ -109,6 +119,8 @@ def coordinator_settings(
         repeat_command=f"penstock rerun {shlex.quote(str(run.root))} {{simulation}}",
         metrics_port=addresses.metrics["coordinator"],
         settled={simulation: list(ranges) for simulation, ranges in settled.items()},
+        done=list(done),
+        absent=list(absent),
     )
 
 
@@ -120,6 +132,7 @@ def receiver_settings(
     training = campaign.training
     size = shard_size(campaign, shard)
     copy = ledgers / f"ledger-{shard}" if ledgers is not None else None
+    policy = campaign.reservoir.policy if campaign.mode == "online" else "store"
 
     def arrays(specs: Mapping[str, FieldSpec]) -> dict[str, Any]:
         return {n: {"shape": list(s.sent_shape), "dtype": s.dtype} for n, s in specs.items()}
@@ -131,7 +144,7 @@ def receiver_settings(
         address=addresses.shards[shard],
         feed=feed_address(run, shard),
         coordinator=addresses.coordinator,
-        policy="keep" if held_out else campaign.reservoir.policy,
+        policy="keep" if held_out else policy,
         slots=size.slots,
         segment_steps=campaign.stream.segment_steps,
         window=1 if held_out else training.window,
@@ -148,13 +161,62 @@ def receiver_settings(
         metrics_port=addresses.metrics[f"receiver-{shard}"],
         checksums=campaign.audit.checksums,
         journal=str(run.root / f"admissions-{shard}.bin") if campaign.audit.checksums else None,
+        keeper=campaign.kept != "none",
         resume_ledger=str(copy) if copy is not None and copy.exists() else None,
+    )
+
+
+def keeper_settings(campaign: Campaign, run: RunFolder, addresses: Addresses) -> KeeperSettings:
+    """What the process is told that writes the run's data set."""
+    kept, design = campaign.kept, campaign.design
+    fraction = {"held-out": 0.0, "all": 1.0}[kept] if isinstance(kept, str) else kept
+    # Repeats under a new id take a row more; a fraction is met on average.
+    most = math.ceil(fraction * design.simulations + 6 * math.sqrt(design.simulations) + 16)
+    rows = {
+        "train": min(most, design.simulations + design.simulations // 10 + 16) if fraction else 0,
+        "validation": design.validation + 8 if design.validation else 0,
+        "test": design.test + 8 if design.test else 0,
+    }
+
+    def arrays(specs: Mapping[str, FieldSpec], of: Mapping[str, Field]) -> dict[str, Any]:
+        return {
+            name: {
+                "shape": list(spec.sent_shape),
+                "dtype": spec.dtype,
+                "role": spec.role,
+                "unit": spec.unit,
+                "components": of[name].components,
+            }
+            for name, spec in specs.items()
+        }
+
+    problem = problem_of(campaign)
+    return KeeperSettings(
+        path=str(run.data),
+        shards=[str(run.shard(shard)) for shard in shard_names(campaign)],
+        layout=asdict(
+            DataLayout(
+                campaign=campaign.name,
+                run=run.identity,
+                toml=campaign.to_toml(),
+                parameters=list(design.parameters),
+                rows={role: n for role, n in rows.items() if n},
+                steps=campaign.steps_sent,
+                fields=arrays(campaign.step_fields, problem.fields),
+                inputs=arrays(campaign.input_fields, problem.inputs),
+            )
+        ),
+        keep=kept,
+        seed=campaign.seed,
+        patience_s=campaign.liveness.coordinator_patience_s,
+        metrics_port=addresses.metrics["keeper"],
     )
 
 
 def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
     """What all ranks are told alike."""
     training, reservoir, stop = campaign.training, campaign.reservoir, campaign.stop
+    streams = campaign.mode == "online"
     return TrainingPlan(
         learning=LearningPlan(
             problem=problem_of(campaign),
@@ -170,6 +232,7 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             dtype=training.dtype,
             device=training.device,
             seed=campaign.seed,
+            constants=given_constants(campaign),
         ),
         limits=Limits(
             ranks=training.ranks,
@@ -177,11 +240,11 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             threshold=reservoir.threshold,
             band=reservoir.band,
             policy=reservoir.policy,
-            draws_per_sample=reservoir.draws_per_sample,
+            draws_per_sample=reservoir.draws_per_sample if streams else None,
             snapshot_batches=training.snapshot_batches,
             validation_batches=campaign.validation.every_batches,
             checkpoint_s=campaign.checkpoint.every_s,
-            stop_batches=stop.batches,
+            stop_batches=stop.batches if streams else campaign.planned_batches,
             stop_seconds=stop.seconds,
         ),
         saving=SavingPlan(
@@ -195,10 +258,56 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
     )
 
 
+def given_constants(campaign: Campaign) -> dict[str, Any] | None:
+    """Those of training.normalisation; raises CampaignError where they are of other fields."""
+    folder = campaign.training.normalisation
+    if folder is None:
+        return None
+    try:
+        described = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+        constants: dict[str, Any] = described["normalisation"]
+        told = [p["name"] for p in constants["parameters"]], list(constants["fields"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CampaignError(f"{folder}/model.json cannot be read: {error}.") from error
+    problem = problem_of(campaign)
+    wanted = list(problem.parameter_names), [*problem.fields, *problem.inputs]
+    if told != wanted:
+        raise CampaignError(
+            f"training.normalisation = {folder} has constants for the parameters and fields "
+            f"{told}; the campaign needs {wanted}."
+        )
+    return constants
+
+
+def components(campaign: Campaign) -> dict[str, int]:
+    """Components of each field and input field."""
+    problem = problem_of(campaign)
+    return {name: spec.components for name, spec in {**problem.fields, **problem.inputs}.items()}
+
+
+def stored_feed_settings(
+    campaign: Campaign, data: Path, rows: Sequence[int], rank: int
+) -> dict[str, Any]:
+    """Where a rank finds its samples in a data set."""
+    training = campaign.training
+    return asdict(
+        StoredFeedSettings(
+            path=str(data),
+            rank=rank,
+            world=training.ranks,
+            batch_size=training.batch_size,
+            window=training.window,
+            segment_steps=campaign.stream.segment_steps,
+            components=components(campaign),
+            seed=campaign.seed,
+            rows=list(rows),
+            loader_workers=campaign.offline.loader_workers,
+        )
+    )
+
+
 def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, Any]:
     """Where a rank finds the shard beside it."""
-    problem = problem_of(campaign)
-    both = {**problem.fields, **problem.inputs}
     return asdict(
         FeedSettings(
             shard=str(rank),
@@ -206,17 +315,45 @@ def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, An
             address=feed_address(run, str(rank)),
             batch_size=campaign.training.batch_size,
             window=campaign.training.window,
-            components={name: spec.components for name, spec in both.items()},
+            components=components(campaign),
             patience_s=campaign.liveness.coordinator_patience_s,
         )
     )
 
 
+def watched_roles(campaign: Campaign) -> list[str]:
+    """The held-out roles that the run itself evaluates."""
+    return ["validation", "test"] if campaign.validation.test else ["validation"]
+
+
+def slab_views(campaign: Campaign, run: RunFolder) -> tuple[str, dict[str, Any]]:
+    """The validator's source while a stream runs: a function by name, and its settings."""
+    training = [str(run.shard(s)) for s in shard_names(campaign) if s != HELD_OUT]
+    return "penstock_server.views:open_views", {
+        "held_out": str(run.shard(HELD_OUT)),
+        "training": training if campaign.validation.opponents else [],
+        "roles": watched_roles(campaign),
+    }
+
+
+def stored_views(
+    campaign: Campaign, data: Path, rows: Mapping[str, Sequence[int]]
+) -> tuple[str, dict[str, Any]]:
+    """The validator's source of a data set."""
+    return "penstock_server.stored_views:open_views", {
+        "path": str(data),
+        "held_out": {role: list(rows[role]) for role in watched_roles(campaign)},
+        "training": list(rows["train"]) if campaign.validation.opponents else [],
+    }
+
+
 def validator_settings(
-    campaign: Campaign, run: RunFolder, addresses: Addresses
+    campaign: Campaign,
+    run: RunFolder,
+    addresses: Addresses,
+    source: tuple[str, dict[str, Any]],
 ) -> validation.Settings:
     """What the process outside the all-reduce is told."""
-    training = [str(run.shard(s)) for s in shard_names(campaign) if s != HELD_OUT]
     return validation.Settings(
         coordinator=addresses.coordinator,
         snapshots=str(run.snapshots),
@@ -224,8 +361,8 @@ def validator_settings(
         folder=str(run.root),
         problem=problem_of(campaign).to_dict(),
         steps=campaign.steps_sent,
-        source="penstock_server.views:open_views",
-        source_settings={"held_out": str(run.shard(HELD_OUT)), "training": training},
+        source=source[0],
+        source_settings=source[1],
         title=campaign.name,
         history=str(run.history),
         loss=campaign.training.loss,

@@ -42,7 +42,7 @@ def test_the_report_says_what_would_be_started() -> None:
     assert "receiver of shard 0: 2,000 segments, 8.19 MB" in found
     assert "receiver of shard 1: 2,000 segments, 8.19 MB" in found
     assert "receiver of shard held-out: 1,900 segments" in found  # 16 + 3 spare, 100 steps each
-    assert "11 ports of 127.0.0.1 are free" in found
+    assert "12 ports of 127.0.0.1 are free" in found
 
 
 def test_remarks_of_the_campaign_are_shown() -> None:

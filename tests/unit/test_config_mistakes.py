@@ -25,7 +25,7 @@ def test_an_unknown_key_is_answered_with_the_closest_and_all_valid_keys() -> Non
 def test_an_unknown_table_is_answered_with_the_tables() -> None:
     (problem,) = problems(SMALL + "[trainig]\nranks = 2\n")
     assert "Unknown key `trainig` in the campaign file. Did you mean training?" in problem
-    assert "checkpoint, design, fields, liveness" in problem
+    assert "checkpoint, design, fields, keep, liveness" in problem
 
 
 def test_an_unknown_key_of_an_inline_table_has_its_line() -> None:

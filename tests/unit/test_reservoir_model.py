@@ -21,11 +21,14 @@ class Books(RuleBasedStateMachine):
     """Puts, draws, snapshots and evictions in any order."""
 
     policy = "reservoir"
+    keeper = False
 
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
         self.drawn = np.zeros((N_SLOTS, WINDOWS), dtype="<u4")
-        self.real = Reservoir(self.policy, self.drawn, np.random.default_rng(seed))
+        self.real = Reservoir(self.policy, self.drawn, np.random.default_rng(seed), self.keeper)
+        self.ordinals: dict[int, int] = {}  # slot -> order of its admission
+        self.admitted = self.kept = 0
         self.held: dict[int, int] = {}  # slot -> samples in it
         self.arrived: list[int] = []  # slots by admission
         self.first: dict[int, int] = {}  # sample -> batch of its first draw, 0: none
@@ -47,6 +50,10 @@ class Books(RuleBasedStateMachine):
         batches = [self.first[slot * WINDOWS + i] for i in range(self.held[slot])]
         return all(0 < batch <= self.covered for batch in batches)
 
+    def stored(self, slot: int) -> bool:
+        """Whether the keeper has it, if there is one."""
+        return not self.keeper or self.ordinals[slot] <= self.kept
+
     def drop(self, slot: int) -> None:
         for i in range(self.held.pop(slot)):
             sample = slot * WINDOWS + i
@@ -66,8 +73,13 @@ class Books(RuleBasedStateMachine):
         assert evicted == (slot in self.held)
         if evicted:
             assert self.safe(slot), "what was never drawn, or drawn since the snapshot, was evicted"
+            assert self.stored(slot), "what the keeper had not stored was evicted"
             pinned = {sample // WINDOWS for batch in self.promised for sample in batch}
-            others = [s for s in self.held if self.safe(s) and self.held[s] and s not in pinned]
+            others = [
+                s
+                for s in self.held
+                if self.safe(s) and self.stored(s) and self.held[s] and s not in pinned
+            ]
             assert slot not in pinned or not others, "a promised slot went before an idle one"
             self.drop(slot)
             self.drawn[slot] = 0
@@ -78,7 +90,11 @@ class Books(RuleBasedStateMachine):
     def put(self, n: int, data: st.DataObject) -> None:
         slot = data.draw(st.sampled_from(sorted(self.empty)))
         self.empty.remove(slot)
-        self.real.put(slot, n)
+        self.admitted += 1
+        self.ordinals[slot] = self.admitted
+        self.real.put(slot, n, self.admitted)
+        if self.policy == "store":
+            n = 0  # nothing of it is to be drawn
         self.held[slot] = n
         self.arrived.append(slot)
         for i in range(n):
@@ -93,7 +109,7 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.real.n_available > 1)
     @rule(data=st.data())
     def fill(self, data: st.DataObject) -> None:
-        while self.real.n_available:
+        for _ in range(self.real.n_available):
             self.admit(WINDOWS, data)
 
     @precondition(lambda self: self.empty)
@@ -109,7 +125,7 @@ class Books(RuleBasedStateMachine):
         unseen, stored = self.unpromised(), sorted(self.first)
         chosen = [int(s) for s in self.real.choose(k, unseen_only, urgent)]
         assert len(set(chosen)) == len(chosen), "a sample twice in a batch"
-        if self.policy == "keep":
+        if self.policy in ("keep", "store"):
             assert not chosen
             return
         if self.policy == "fifo":
@@ -133,6 +149,12 @@ class Books(RuleBasedStateMachine):
             self.ever[sample] += 1
             if self.policy in ("fifo", "firo"):
                 assert self.ever[sample] == 1, "a sample was drawn again"
+
+    @precondition(lambda self: self.keeper and self.kept < self.admitted)
+    @rule(lag=st.integers(0, 3))
+    def store(self, lag: int) -> None:
+        self.kept = max(self.kept, self.admitted - lag)
+        self.real.keep(self.kept)
 
     @rule(times=st.integers(2, 4))
     def train(self, times: int) -> None:
@@ -182,8 +204,12 @@ class Books(RuleBasedStateMachine):
         assert real.n_undrawn == sum(batch == 0 for batch in self.first.values())
         assert sorted(int(s) for s in real.unseen.all()) == sorted(self.unpromised())
         evictable = {int(slot) for slot in real.evictable.all()}
-        assert {s for s in self.held if self.safe(s) and self.held[s]} <= evictable
-        assert all(self.safe(slot) for slot in evictable)
+        safe = {s for s in self.held if self.safe(s) and self.held[s]}
+        assert {s for s in safe if self.stored(s)} <= evictable
+        assert all(self.safe(slot) and self.stored(slot) for slot in evictable)
+        if self.policy == "store":
+            assert evictable == {s for s in self.held if self.stored(s)}
+            assert real.n_unkept == len(self.held) - len(evictable)
         used = set(self.held) | self.empty
         assert sorted(real.free) == [s for s in range(N_SLOTS) if s not in used]
         assert real.n_available == len(real.free) + len(evictable)
@@ -193,12 +219,13 @@ class Books(RuleBasedStateMachine):
             assert self.drawn[divmod(sample, WINDOWS)] == batch
 
 
-def machine(policy: str) -> type[RuleBasedStateMachine]:
-    return type(f"Books_{policy}", (Books,), {"policy": policy})
+def machine(policy: str, keeper: bool) -> type[RuleBasedStateMachine]:
+    return type(f"Books_{policy}", (Books,), {"policy": policy, "keeper": keeper})
 
 
+@pytest.mark.parametrize("keeper", [False, True], ids=["alone", "with-a-keeper"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_books_agree_with_the_model(policy: str) -> None:
-    case = machine(policy).TestCase  # type: ignore[attr-defined]
+def test_the_books_agree_with_the_model(policy: str, keeper: bool) -> None:
+    case = machine(policy, keeper).TestCase  # type: ignore[attr-defined]
     case.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
     case().runTest()

@@ -22,6 +22,9 @@ FOR_THE_USER = (
     "penstock_server.supervisor:CampaignFailed",
     "penstock_server.predict:PredictError",
     "penstock_server.rerun:RerunError",
+    "penstock_server.report.files:ReportError",
+    "penstock_server.compare.errors:CompareError",
+    "penstock_server.dataset:DataSetError",
 )
 
 

@@ -15,6 +15,7 @@ from penstock_server.coordinator.records import (
     ENDED,
     FAILED,
     QUARANTINED,
+    QUEUED,
     Agent,
     Changes,
     Entry,
@@ -61,8 +62,20 @@ class Books:
         self._began_at = now - self.journal.seconds
 
     def _begin(self) -> None:
+        states = {
+            **dict.fromkeys(self.settings.done, COMPLETED),
+            **dict.fromkeys(self.settings.absent, FAILED),
+        }
         simulations = [
-            Simulation(p.id, p.role, dict(p.parameters), p.seed, list(p.shards))
+            Simulation(
+                p.id,
+                p.role,
+                dict(p.parameters),
+                p.seed,
+                list(p.shards),
+                state=states.get(p.id, QUEUED),
+                reason="" if p.id not in self.settings.absent else "The data set lacks it.",
+            )
             for p in self.settings.simulations
         ]
         self.standing = Standing(
@@ -116,7 +129,7 @@ class Books:
             agent.state, agent.worker = "left", ""
         for shard in self.shards.values():
             shard.address = ""
-        queued = self.production.resume(self.settings.settled)
+        queued = self.production.resume(self.settings.settled, self.settings.done)
         self._add_all(
             [standing, *self.workers.values(), *self.agents.values(), *self.shards.values()]
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from penstock_server.coordinator.plan import missing
 from penstock_server.coordinator.records import (
@@ -179,11 +179,18 @@ class Production:
         self._withdraw(simulation, reason, now)
         self._again(simulation, reason, last=True)
 
-    def resume(self, settled: Mapping[int, Sequence[Sequence[int]]]) -> int:
+    def resume(
+        self, settled: Mapping[int, Sequence[Sequence[int]]], done: Collection[int] = ()
+    ) -> int:
         """After a resumption: queue what a durable checkpoint does not hold; returns how many."""
         queued = 0
         for simulation in list(self.simulations.values()):
             if simulation.state in (FAILED, QUARANTINED, PARTIAL):
+                continue
+            if simulation.id in done:
+                if simulation.state != COMPLETED:
+                    self._withdraw(simulation, "it stands in the data set", 0.0)
+                    self._move(simulation, COMPLETED)
                 continue
             ranges = settled.get(simulation.id, ())
             gaps = missing(ranges, simulation.segments)

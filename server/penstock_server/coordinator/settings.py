@@ -48,7 +48,8 @@ class Settings(BaseModel):
 
     run: differs between a run and its resumption, not between restarts of the coordinator.
     settled: after a resumption, for each simulation the ranges of segments (both ends included)
-    that the checkpoint holds; what is missing is asked for again. fields, stream: sent to workers
+    that the checkpoint holds; what is missing is asked for again. done: simulations that stand in a
+    data set, absent: that a given one lacks; neither is asked for. fields, stream: sent to workers
     as they are. repeat_command: may hold {simulation}, {parameters} and {seed}.
     """
 
@@ -67,6 +68,8 @@ class Settings(BaseModel):
     repeat_command: str = ""
     metrics_port: int = 0  # of 127.0.0.1; 0 serves none
     settled: dict[int, list[tuple[int, int]]] = {}
+    done: list[int] = []
+    absent: list[int] = []
 
     def save(self, path: Path | str) -> None:
         Path(path).write_text(self.model_dump_json(indent=1), encoding="utf-8")

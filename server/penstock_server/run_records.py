@@ -1,0 +1,119 @@
+"""What a run writes down about itself while it goes and at its end; the supervisor's pen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock_server.config import Campaign
+from penstock_server.cpu_time import CpuTime
+from penstock_server.history import History
+from penstock_server.run_folder import RunFolder
+from penstock_server.summary import ShardCounts, summarise
+from penstock_server.wiring import Addresses
+
+CPU_S = 2.0  # between two looks at the processes' times
+
+Status = dict[str, Any]
+
+
+class RunRecords:
+    """metrics.json, processes.json, history.csv, summary.json of one run."""
+
+    def __init__(self, campaign: Campaign, run: RunFolder) -> None:
+        self._campaign, self._run = campaign, run
+        self._began_s = time.monotonic()
+        self._phases: dict[str, float] = {}
+        self._counts = ShardCounts()
+        self._history = History(run.history)
+        self._pids: dict[str, int | None] = {}
+        self._cpu = CpuTime()
+        self._cpu_due_s = 0.0
+        self.status: Status = {}
+        self.cursors: dict[str, int] = {}  # from where the next status is to go on
+
+    def phase(self, name: str) -> None:
+        """The run has come so far."""
+        self._phases[name] = round(time.monotonic() - self._began_s, 3)
+
+    def targets(self, addresses: Addresses) -> None:
+        """metrics.json: where Prometheus finds this run's processes (its file_sd format)."""
+        labels = {"campaign": self._campaign.name, "run": self._run.identity}
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "process": name}}
+            for name, port in addresses.metrics.items()
+        ]
+        (self._run.root / "metrics.json").write_text(json.dumps(targets, indent=1) + "\n")
+
+    def processes(self, pids: Mapping[str, int | None], groups: Mapping[str, list[int]]) -> None:
+        """processes.json: who runs under which process id, for people and for tests."""
+        if pids != self._pids:
+            self._pids = dict(pids)
+            _write(self._run.root / "processes.json", self._pids)
+        if time.monotonic() >= self._cpu_due_s:
+            self._cpu.look(groups)
+            self._cpu_due_s = time.monotonic() + CPU_S
+
+    def take(self, status: Status, say: Callable[[str], None]) -> None:
+        """The newest status: history, counts and events."""
+        cursors = status.get("next") or {}
+        completed = int(status["simulations"]["completed"])
+        for report in status.get("validated") or ():
+            self._history.validated(report)
+        for report in status.get("progress") or ():
+            if report.get("loss") is not None and "first_batch" not in self._phases:
+                self.phase("first_batch")
+            self._history.progress(report, completed)
+        for event in status.get("events") or ():
+            if event.get("what") and "process" not in event:  # those were said when they happened
+                say(str(event["what"]))
+        self.cursors = {
+            f"{name}_since": int(cursors[name])
+            for name in ("progress", "validated", "events")
+            if name in cursors
+        }
+        self._counts.update(status.get("shards") or {})
+        self.status = status
+
+    def summarise(self) -> dict[str, Any]:
+        """Writes summary.json out of the newest status."""
+        campaign, run = self._campaign, self._run
+        picture = run.root / "picture.png"
+        summary = summarise(
+            self.status,
+            self._counts,
+            seconds=round(time.monotonic() - self._began_s, 3),
+            phases=self._phases,
+            about={
+                "name": campaign.name,
+                "run": run.identity,
+                "mode": campaign.mode,
+                "folder": str(run.root),
+                "model": str(run.model) if run.model.exists() else None,
+                "best": str(run.best) if run.best.exists() else None,
+                "data": str(run.data) if run.data.exists() else campaign.offline.dataset,
+                "picture": str(picture) if picture.exists() else None,
+                "workers": campaign.solver.workers,
+                "mpi_ranks": campaign.solver.mpi_ranks,
+                "ranks": campaign.training.ranks,
+                "security": "loopback",
+            },
+            cpu_s=self._cpu.seconds(),
+            written_fields=allocated(run.data),
+        )
+        _write(run.summary, summary)
+        return summary
+
+
+def allocated(path: Path) -> int:
+    """Bytes that a file takes on the disk, without its holes; 0 if there is none."""
+    return 512 * path.stat().st_blocks if path.exists() else 0
+
+
+def _write(path: Path, body: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
