@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_server.commands import model, run, solver
+from penstock_server.commands import compare, data, model, report, run, solver
 
 app = typer.Typer(
     name="penstock",
@@ -46,6 +46,8 @@ def penstock(
       penstock try -- mpirun -n 2 ./solver   what a program of yours sends
       penstock check campaign.toml       what a campaign costs, before it starts
       penstock run campaign.toml         production and training in one go
+      penstock compare campaign.toml     online against offline training
+      penstock report RUN                errors, pictures and costs in one HTML file
       penstock predict RUN --params T0=300   ask the trained network
       penstock rerun RUN 17              one simulation once more, alone
 
@@ -57,5 +59,5 @@ def penstock(
         typer.echo(f"penstock {installed('penstock')}")
 
 
-for group in (run, model, solver):
+for group in (run, model, solver, compare, report, data):
     group.add(app)

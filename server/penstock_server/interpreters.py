@@ -100,12 +100,17 @@ class Starter:
 def solver_command(campaign: Campaign) -> Command:
     """What an agent starts for one worker of the campaign: arguments and environment.
 
+    {python} is the interpreter that sees DOLFINx, {server} this one.
+
     Raises SolverError if the program or the MPI does not exist.
     """
     solver = campaign.solver
     interpreter = find_interpreter() if any("{python}" in a for a in solver.command) else None
     python = interpreter.path if interpreter else sys.executable
-    argv = [argument.replace("{python}", python) for argument in solver.command]
+    argv = [
+        argument.replace("{python}", python).replace("{server}", sys.executable)
+        for argument in solver.command
+    ]
     path = solver.env.get("PATH", os.environ.get("PATH"))
     if shutil.which(argv[0], path=path) is None:
         raise SolverError(

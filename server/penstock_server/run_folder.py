@@ -128,9 +128,8 @@ class RunFolder:
         return held
 
     def remove_model(self) -> None:
-        """Takes away the models of an earlier session of this run."""
-        for folder in (self.model, self.best):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Takes away the model of an earlier session of this run; the best one stands."""
+        shutil.rmtree(self.model, ignore_errors=True)
 
     def clear_shard(self, name: str) -> None:
         """Gives back the memory of one shard, whose receiver is gone for good."""

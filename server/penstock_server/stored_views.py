@@ -15,16 +15,13 @@ class StoredHeldOut:
 
     def __init__(self, data: DataSet, rows: Mapping[str, Sequence[int]]) -> None:
         self._data, self._rows = data, rows
-        self._read: dict[str, list[Trajectory]] = {}
 
     def trajectories(self, role: str) -> list[Trajectory]:
-        if role not in self._read:
-            self._read[role] = self._data.trajectories(role, self._rows.get(role, ()))
-        return self._read[role]
+        return self._data.trajectories(role, self._rows.get(role, ()))
 
 
 class StoredPeek:
-    """Every training step, each once; nothing at all without rows."""
+    """Every training step, each once."""
 
     def __init__(self, data: DataSet, rows: Sequence[int]) -> None:
         self._data, self._rows = data, rows
@@ -37,6 +34,6 @@ class StoredPeek:
 
 
 def open_views(settings: dict[str, Any]) -> tuple[StoredHeldOut, StoredPeek]:
-    """The validator's source: {"path": file, "held_out": {role: rows}, "training": rows}."""
-    data = DataSet(settings["path"])
-    return StoredHeldOut(data, settings["held_out"]), StoredPeek(data, settings["training"])
+    """The validator's source: {"path": file, "rows": {role: rows}}."""
+    data, rows = DataSet(settings["path"]), settings["rows"]
+    return StoredHeldOut(data, rows), StoredPeek(data, rows["train"])

@@ -246,7 +246,7 @@ class Supervisor:
             for rank in range(campaign.training.ranks)
         ]
         self._start_training(
-            stored_views(campaign, path, matched.rows),
+            stored_views(path, matched.rows),
             ("penstock_server.stored_feed:open_feed", feeds),
         )
         if not campaign.produces:

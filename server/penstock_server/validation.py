@@ -1,9 +1,9 @@
 """The validator: a process outside the all-reduce that evaluates snapshots on held-out simulations.
 
 `python -m penstock_server.validation --settings FILE`, started by the supervisor. It fits the
-opponents on the training stream, evaluates snapshots as they appear, and ends after the final
-model, which alone is evaluated on the test simulations. If training ends without a model, the
-supervisor has to end it.
+opponents on the training stream, evaluates snapshots as they appear, keeps the best of them, and
+ends after the final model. The final and the best model alone are evaluated on the test
+simulations. If training ends without a model, the supervisor has to end it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import torch
 
 from penstock.control import Asker, NoAnswer
 from penstock.processes import die_with_parent
-from penstock_server import pictures, snapshot
+from penstock_server import examples_file, pictures, snapshot
+from penstock_server.best import Best, held
 from penstock_server.evaluation import Opponent, network
 from penstock_server.metrics import Newest, serve_counts
-from penstock_server.validator import Final, HeldOut, TrainingPeek, Validator
+from penstock_server.validator import ROLES, Final, HeldOut, TrainingPeek, Validator
 from penstock_surrogates import Problem, load
 
 POLL_S = 0.2
@@ -41,7 +42,7 @@ class Settings:
     coordinator: str  # address
     snapshots: str  # folder, of `snapshot.write`
     model: str  # folder; the final model appears there, and none may be there before
-    folder: str  # of the run: validation.json and the picture go there
+    folder: str  # of the run: validation.json, examples.npz, best/ and the picture go there
     problem: dict[str, Any]  # Problem.to_dict()
     steps: int  # most steps of a simulation that arrive
     source: str  # "module:function" that opens (HeldOut, TrainingPeek)
@@ -52,6 +53,8 @@ class Settings:
     loss: str = "mse"
     every_batches: int = 500
     patience_s: float = 120.0
+    test: bool = True  # whether the end looks at the test simulations
+    opponents: bool = True  # whether they are fitted
     opponent_bytes: int = 256 << 20
     threads: int = 1
     device: str = "cpu"
@@ -79,7 +82,16 @@ def run(
 ) -> None:
     """Report on every snapshot that is due, then on the final model."""
     problem = Problem.from_dict(settings.problem)
-    validator = Validator(problem, settings.steps, held_out, peek, settings.opponent_bytes)
+    validator = Validator(
+        problem,
+        settings.steps,
+        held_out,
+        peek,
+        settings.opponent_bytes,
+        Best(Path(settings.folder) / "best"),
+        roles=ROLES if settings.test else ROLES[:1],
+        fits=settings.opponents,
+    )
     due = 0  # the first batch whose snapshot is wanted
     while True:
         more = validator.fit()
@@ -92,7 +104,8 @@ def run(
                 wait(POLL_S)
             continue
         try:
-            checked = validator.check(found.model, found.batch, settings.device)
+            with held(found.model, Path(settings.snapshots)) as model:
+                checked = validator.check(model, found.batch, settings.device)
         except FileNotFoundError:
             continue  # the trainer has pruned it for a newer one meanwhile
         if checked is None:
@@ -111,16 +124,39 @@ def conclude(validator: Validator, settings: Settings) -> dict[str, Any]:
         "report": final.report,
         "history": [{"batch": b, "value": value} for b, value in validator.history],
         **{role: comparison.to_dict() for role, comparison in final.compared.items()},
+        "best": {
+            **(final.report["best"] or {}),
+            **{role: {"network": found.to_dict()} for role, found in final.best.items()},
+        }
+        if final.best
+        else None,
     }
     write_json(folder / "validation.json", figures)
-    report = {**final.report, "picture": None}
-    if final.shown:
-        try:
-            draw(folder / "picture.png", validator, final, settings)
-            report["picture"] = str(folder / "picture.png")
-        except Exception as error:  # a picture that fails must not cost the figures
-            report["picture_error"] = f"The picture was not drawn: {error}"
+    report = {**final.report, "picture": None, "examples": None}
+    if not final.shown:
+        return report
+    try:
+        draw(folder / "picture.png", validator, final, settings)
+        report["picture"] = str(folder / "picture.png")
+    except Exception as error:  # a picture that fails must not cost the figures
+        report["picture_error"] = f"The picture was not drawn: {error}"
+    try:
+        write_examples(folder / "examples.npz", validator, final, settings)
+        report["examples"] = str(folder / "examples.npz")
+    except Exception as error:  # as above
+        report["examples_error"] = f"The examples were not written: {error}"
     return report
+
+
+def write_examples(path: Path, validator: Validator, final: Final, settings: Settings) -> None:
+    """A few of the held-out simulations with the final network's predictions."""
+    compared = final.compared.get("validation") or final.compared["test"]
+    surrogate = load(settings.model, settings.device)
+    predict = network(surrogate.model, surrogate.normalisation, validator.problem)
+    collected = examples_file.collect(
+        validator.problem, final.shown, compared.network, predict, final.report["batch"]
+    )
+    examples_file.write(path, collected)
 
 
 def draw(path: Path, validator: Validator, final: Final, settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,12 @@ Array = npt.NDArray[Any]
 class HeldOutStore:
     """The complete simulations of the held-out shard."""
 
-    def __init__(self, folder: Path, patience_s: float, roles: Sequence[str] = wire.ROLES) -> None:
+    def __init__(self, folder: Path, patience_s: float) -> None:
         self._slab = wait_for_slab(folder, patience_s)
         self._folder = folder
-        self._roles = roles
 
     def trajectories(self, role: str) -> list[Trajectory]:
         """Every simulation of the role of which all steps are there, by id."""
-        if role not in self._roles:
-            return []
         descriptor, slots = self._slab.descriptor, defaultdict(list)
         code = wire.ROLES.index(role)
         for slot in np.flatnonzero(
@@ -133,10 +129,7 @@ def wait_for_slab(folder: Path, patience_s: float, writable: bool = False) -> Sl
 
 
 def open_views(settings: dict[str, Any]) -> tuple[HeldOutStore, StreamPeek]:
-    """The validator's source: {"held_out": folder, "training": [folders], "roles": [names]}.
-
-    Without training folders the opponents see nothing; roles that are left out look empty.
-    """
+    """The validator's source: {"held_out": folder, "training": [folders], "patience_s": s}."""
     patience_s = float(settings.get("patience_s", 120.0))
-    held_out = HeldOutStore(Path(settings["held_out"]), patience_s, settings["roles"])
+    held_out = HeldOutStore(Path(settings["held_out"]), patience_s)
     return held_out, StreamPeek([Path(f) for f in settings["training"]], patience_s)

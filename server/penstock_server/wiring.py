@@ -321,30 +321,18 @@ def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, An
     )
 
 
-def watched_roles(campaign: Campaign) -> list[str]:
-    """The held-out roles that the run itself evaluates."""
-    return ["validation", "test"] if campaign.validation.test else ["validation"]
-
-
 def slab_views(campaign: Campaign, run: RunFolder) -> tuple[str, dict[str, Any]]:
     """The validator's source while a stream runs: a function by name, and its settings."""
     training = [str(run.shard(s)) for s in shard_names(campaign) if s != HELD_OUT]
     return "penstock_server.views:open_views", {
         "held_out": str(run.shard(HELD_OUT)),
-        "training": training if campaign.validation.opponents else [],
-        "roles": watched_roles(campaign),
+        "training": training,
     }
 
 
-def stored_views(
-    campaign: Campaign, data: Path, rows: Mapping[str, Sequence[int]]
-) -> tuple[str, dict[str, Any]]:
+def stored_views(data: Path, rows: Mapping[str, Sequence[int]]) -> tuple[str, dict[str, Any]]:
     """The validator's source of a data set."""
-    return "penstock_server.stored_views:open_views", {
-        "path": str(data),
-        "held_out": {role: list(rows[role]) for role in watched_roles(campaign)},
-        "training": list(rows["train"]) if campaign.validation.opponents else [],
-    }
+    return "penstock_server.stored_views:open_views", {"path": str(data), "rows": dict(rows)}
 
 
 def validator_settings(
@@ -367,6 +355,8 @@ def validator_settings(
         history=str(run.history),
         loss=campaign.training.loss,
         every_batches=campaign.validation.every_batches,
+        test=campaign.validation.test,
+        opponents=campaign.validation.opponents,
         patience_s=campaign.liveness.coordinator_patience_s,
         metrics_port=addresses.metrics["validator"],
     )

@@ -27,6 +27,7 @@ from penstock_solvers.heat_data import (
     five_temperatures,
     square_nodes,
 )
+from penstock_solvers.pace import Pace
 
 
 class HeatNumpy:
@@ -83,12 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="time steps; default 100")
     parser.add_argument("--dt", type=float, default=0.01, help="time step; default 0.01")
     parser.add_argument("--alpha", type=float, default=1.0, help="diffusivity; default 1")
+    Pace.add_options(parser)
     options = parser.parse_args(arguments)
 
     setup = HeatNumpy(options.n, options.dt, options.alpha)
+    pace = Pace.of(options, TEMPERATURES)
     with penstock.connect(parameters=command.parameters(options, TEMPERATURES)) as link:
         for sim in link.simulations():
             for t, u in solve(sim.parameters, setup, options.steps):
+                pace.rest(sim.parameters)
                 sim.send(t, temperature=u)
                 if sim.cancelled:
                     break

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from penstock_server.best import Best
 from penstock_server.evaluation import Opponents, Trajectory, evaluate, network
 from penstock_server.validator import Validator
 from penstock_surrogates import (
@@ -142,9 +143,9 @@ def test_the_opponents_are_fitted_on_the_stream_alone() -> None:
 
 
 def test_a_report_has_the_error_beside_those_of_the_opponents(tmp_path: Path) -> None:
-    model = a_model(tmp_path)
+    model = a_model(tmp_path / "model")
     held = Held()
-    validator = Validator(PROBLEM, STEPS, held, Stream(20), 1 << 20)
+    validator = Validator(PROBLEM, STEPS, held, Stream(20), 1 << 20, Best(tmp_path / "best"))
     assert validator.check(model, 10) is None, "no simulation has arrived yet"
     held.arrived = held_out("validation", 3, seed=1) + held_out("test", 2, seed=2)
     before = validator.check(model, 20)
@@ -163,24 +164,30 @@ def test_a_report_has_the_error_beside_those_of_the_opponents(tmp_path: Path) ->
     assert report["best"] == {"batch": 20, "value": report["value"]}
     assert report["simulations"] == 3
     assert "test" not in report
+    assert load(tmp_path / "best").about["batches"] == 30
+    assert validator.best.standing is not None
+    assert validator.best.standing.simulations == 3
 
 
 def test_the_test_simulations_enter_the_final_report_only(tmp_path: Path) -> None:
     held = Held(*held_out("validation", 3, seed=1), *held_out("test", 2, seed=2))
-    validator = Validator(PROBLEM, STEPS, held, Stream(20), 1 << 20)
-    final = validator.finish(a_model(tmp_path))
+    validator = Validator(PROBLEM, STEPS, held, Stream(20), 1 << 20, Best(tmp_path / "best"))
+    final = validator.finish(a_model(tmp_path / "model"))
     assert final.report["batch"] == 30
     assert final.report["final"] is True
     assert final.report["test"]["simulations"] == 2
     assert final.report["opponent_samples"] == 20 * STEPS
     assert set(final.compared) == {"validation", "test"}
     assert len(final.shown) == 3
+    assert final.best["validation"].value == final.report["value"]
+    assert final.report["best"]["test"] == final.report["test"]["value"]
 
 
 def test_a_campaign_without_held_out_simulations_still_ends(tmp_path: Path) -> None:
-    validator = Validator(PROBLEM, STEPS, Held(), Stream(2), 1 << 20)
-    final = validator.finish(a_model(tmp_path))
+    validator = Validator(PROBLEM, STEPS, Held(), Stream(2), 1 << 20, Best(tmp_path / "best"))
+    final = validator.finish(a_model(tmp_path / "model"))
     assert final.report["value"] is None
     assert final.report["best"] is None
     assert final.compared == {}
     assert final.shown == []
+    assert not (tmp_path / "best").exists()

@@ -15,8 +15,9 @@ import zmq
 from test_validation_core import PROBLEM, STEPS, Held, Stream, a_model, held_out
 
 from penstock.control import decode, encode
-from penstock_server import snapshot
+from penstock_server import examples_file, snapshot
 from penstock_server.validation import Settings, read_history, run, write_json
+from penstock_surrogates import load
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -76,11 +77,17 @@ def test_due_snapshots_are_reported_and_the_final_model_ends_it(tmp_path: Path) 
     figures = json.loads((tmp_path / "run" / "validation.json").read_text())
     assert [entry["batch"] for entry in figures["history"]] == [0, 100, 260, 300, 999]
     assert set(figures["validation"]) == set(figures["test"]) == {"network", "constant", "linear"}
+    assert set(figures["best"]) >= {"batch", "value", "validation", "test"}
+    assert figures["best"]["validation"]["network"]["value"] == figures["best"]["value"]
     over_t = figures["test"]["linear"]["per_field"]["u"]["nrmse_over_t"]
     assert len(over_t) == STEPS
     assert max(over_t) < 1e-10
     assert reports[-1]["picture"] == str(tmp_path / "run" / "picture.png")
     assert (tmp_path / "run" / "picture.png").stat().st_size > 10_000
+    examples = examples_file.read(tmp_path / "run" / "examples.npz")
+    assert examples.batch == 999
+    assert load(tmp_path / "run" / "best").about["batches"] == figures["best"]["batch"]
+    assert not (tmp_path / "snapshots" / "checked").exists()
 
 
 def test_a_picture_that_fails_does_not_cost_the_figures(
