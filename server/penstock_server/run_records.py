@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from penstock_server.config import Campaign
 from penstock_server.cpu_time import CpuTime
+from penstock_server.design import Point
+from penstock_server.drawn import compare_with_design
 from penstock_server.history import History
 from penstock_server.run_folder import RunFolder
 from penstock_server.summary import ShardCounts, summarise
@@ -21,10 +23,11 @@ Status = dict[str, Any]
 
 
 class RunRecords:
-    """metrics.json, processes.json, history.csv, summary.json of one run."""
+    """metrics.json, processes.json, history.csv, summary.json, drawn.json of one run."""
 
-    def __init__(self, campaign: Campaign, run: RunFolder) -> None:
-        self._campaign, self._run = campaign, run
+    def __init__(self, campaign: Campaign, run: RunFolder, points: Sequence[Point]) -> None:
+        """points: of the training simulations, as designed."""
+        self._campaign, self._run, self._points = campaign, run, points
         self._began_s = time.monotonic()
         self._phases: dict[str, float] = {}
         self._counts = ShardCounts()
@@ -105,6 +108,10 @@ class RunRecords:
             written_fields=allocated(run.data),
         )
         _write(run.summary, summary)
+        drawn = (self.status.get("trainer") or {}).get("drawn_inputs")
+        if drawn and drawn["count"]:
+            told = compare_with_design(self._points, campaign.steps_sent, drawn)
+            _write(run.root / "drawn.json", told)
         return summary
 
 

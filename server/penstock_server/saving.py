@@ -14,6 +14,7 @@ from safetensors.torch import load_model
 
 from penstock_server import checkpoint, snapshot
 from penstock_server.checkpoint import CheckpointWriter
+from penstock_server.drawn import Drawn
 from penstock_server.feed import Feed
 from penstock_server.learner import Learner
 from penstock_server.ranks import Ranks
@@ -39,8 +40,11 @@ class SavingPlan:
 class Saver:
     """Of one rank. Every method but `look` is called on all ranks, in the same order."""
 
-    def __init__(self, plan: SavingPlan, learner: Learner, feed: Feed, ranks: Ranks) -> None:
+    def __init__(
+        self, plan: SavingPlan, learner: Learner, feed: Feed, ranks: Ranks, drawn: Drawn
+    ) -> None:
         self._plan, self._learner, self._feed, self._ranks = plan, learner, feed, ranks
+        self._drawn = drawn
         self._writer: CheckpointWriter | None = None
         if plan.checkpoints is not None:
             self._writer = CheckpointWriter(plan.checkpoints, plan.keep_checkpoints)
@@ -73,6 +77,7 @@ class Saver:
         turns.resume(State(**{**kept["state"], "checkpoint_at": durable}), kept["seconds"])
         if len(kept["ranks"]) == self._ranks.world:
             turns.drawn = kept["ranks"][rank]["drawn"]
+            self._drawn.restore(kept["ranks"][rank]["inputs"])
             snapshot.set_random_states(kept["ranks"][rank]["random"], learner.device)
         elif rank == 0:  # other ranks than before: only the sum of their draws counts
             turns.drawn = sum(each["drawn"] for each in kept["ranks"])
@@ -85,7 +90,11 @@ class Saver:
         writer = self._writer if turn.round.checkpoint else None
         if writer is not None:
             self._feed.export_ledger(writer.ledgers(batch), batch)
-        mine = {"drawn": turns.drawn, "random": snapshot.random_states(self._learner.device)}
+        mine = {
+            "drawn": turns.drawn,
+            "inputs": self._drawn.state(),
+            "random": snapshot.random_states(self._learner.device),
+        }
         each = self._ranks.gather(mine)  # and nobody's ledger is missing after this
         if each is None:
             return

@@ -96,8 +96,8 @@ class Supervisor:
     ) -> None:
         self._campaign, self._run, self._resumed = campaign, run, resumed
         self._on_status, self._say = on_status, on_message
-        self._records = RunRecords(campaign, run)
         self._points = draw(campaign)
+        self._records = RunRecords(campaign, run, self._points["train"])
         self._shards = shard_names(campaign)
         self._addresses = Addresses.choose(self._shards)
         self._processes: dict[str, ServerProcess] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from penstock_server.drawn import Drawn
 from penstock_server.feed import Feed
 from penstock_server.learner import Learner, LearningPlan
 from penstock_server.progress import Progress, Report
@@ -30,6 +31,7 @@ class TrainingPlan:
     limits: Limits
     saving: SavingPlan
     threads: int = 1
+    warm_up: int = 0  # samples admitted before the draws are held against the design
     report_s: float = 0.5
 
 
@@ -49,7 +51,8 @@ def train(
     spent = TimeSpent(clock)
     learner = Learner(plan.learning, ranks.rank, ranks.world)
     turns = Turns(feed, ranks, plan.limits, clock, spent)
-    saver = Saver(plan.saving, learner, feed, ranks)
+    drawn = Drawn(plan.learning.problem.parameter_names, plan.warm_up)
+    saver = Saver(plan.saving, learner, feed, ranks, drawn)
     progress = Progress(report, plan.report_s, ranks.rank, learner, turns)
     try:
         saver.restore(turns)
@@ -63,6 +66,7 @@ def train(
                 saver.save(turns, turn)
             elif turn.kind == "train":
                 spent.on("compute")
+                drawn.add(turn.batch, turns.tally.admitted, turn.round.after)
                 turns.loss = learner.step(turn.batch, turn.round.total)
             why = turn.round.why
             saver.look(turns)
@@ -70,7 +74,13 @@ def train(
         spent.on("finish")
         check_last_loss(turns, ranks)
         model = saver.finish(turns)
-        outcome = {**progress.body("done", saver.error), "why": why, "model": model and str(model)}
+        states = ranks.gather_everywhere(drawn.state())
+        outcome = {
+            **progress.body("done", saver.error),
+            "why": why,
+            "model": model and str(model),
+            "drawn_inputs": drawn.total(states),
+        }
         progress.post(outcome)
     except Exception as error:
         if is_lost(error):  # all ranks start again, so nothing is done

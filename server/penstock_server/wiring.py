@@ -255,6 +255,7 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             about={"campaign": campaign.name, "run": run.identity},
         ),
         threads=training.threads,
+        warm_up=reservoir.capacity if streams else 0,
     )
 
 
