@@ -113,11 +113,13 @@ class DataFile:
         columns["stored"].write(self._file, (row, step), np.ones(len(t)))  # last: it counts now
         return written
 
-    def end(self, role: str, simulation: int, n_steps: int) -> None:
-        """The simulation has so many steps."""
+    def end(self, role: str, simulation: int, n_steps: int) -> bool:
+        """The simulation has so many steps; False if it has no row in this role."""
         row = self.rows[role].get(simulation)
-        if row is not None:
-            self._columns[role]["n_steps"].write(self._file, (row,), np.array([n_steps]))
+        if row is None:
+            return False
+        self._columns[role]["n_steps"].write(self._file, (row,), np.array([n_steps]))
+        return True
 
     def close(self) -> None:
         """Everything is on the disk; may be called twice."""

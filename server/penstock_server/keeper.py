@@ -76,9 +76,9 @@ class Keeper:
                 n_steps = ledger.n_steps(simulation)
                 if n_steps is None or simulation in self._ended:
                     continue
-                self._ended.add(simulation)
-                for role in self._file.rows:
-                    self._file.end(role, simulation, n_steps)
+                # Its end can be known before its first step is stored: then it is looked at again.
+                if any(self._file.end(role, simulation, n_steps) for role in self._file.rows):
+                    self._ended.add(simulation)
 
     def _copy(self, slab: Slab) -> int:
         # What is committed when the first copy is made is in the second: without a newest ordinal

@@ -86,6 +86,19 @@ def test_a_restarted_keeper_goes_on_behind_the_last_one(shard: Shard, tmp_path: 
     assert len(DataSet(tmp_path / "data.h5").trajectories("train")) == 1
 
 
+def test_an_end_that_is_known_before_the_first_step_is_stored_counts(
+    shard: Shard, tmp_path: Path
+) -> None:
+    own = keeper(shard, tmp_path / "data.h5")
+    for segment in range(3):
+        shard.commit(segment, 4, segment)
+    shard.end(4)
+    own.note_endings()  # the file has no row for it yet
+    own.turn()
+    own.note_endings()
+    assert [t.simulation for t in DataSet(tmp_path / "data.h5").trajectories("train")] == [4]
+
+
 def test_held_out_alone_leaves_training_simulations_out(shard: Shard, tmp_path: Path) -> None:
     own = keeper(shard, tmp_path / "data.h5", "held-out")
     for segment in range(3):
