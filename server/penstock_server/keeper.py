@@ -3,7 +3,8 @@
 `python -m penstock_server.keeper --settings FILE`, started by the supervisor when the campaign
 keeps or stores fields. It reads the slabs beside the receivers, and tells each of them up to where
 it has come, so that nothing is evicted before it is stored. A restarted one goes on where the last
-one was. SIGTERM: one more look, then the file is closed.
+one was. When the file `finish` appears it looks once more, closes the data set and ends; a signal
+could come before the process is able to hear it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class KeeperSettings:
     """Everything that a keeper is told, as JSON."""
 
     path: str  # of the data set
+    finish: str  # a file; when it is there, nothing more will be admitted
     shards: list[str]  # folders of slabs
     layout: dict[str, Any]  # of DataLayout
     keep: str | float  # "held-out", "all", or the fraction of the training simulations
@@ -127,7 +129,7 @@ def wanted(simulation: int, keep: str | float, seed: int) -> bool:
 
 
 def serve(settings: KeeperSettings) -> None:
-    """Until SIGTERM. Raises OSError when the file cannot be written."""
+    """Until told to finish, or SIGTERM. Raises OSError when the file cannot be written."""
     leaving = False
 
     def leave(*_: object) -> None:
@@ -150,7 +152,7 @@ def serve(settings: KeeperSettings) -> None:
     )
     due_s = 0.0
     while True:
-        last = leaving
+        last = leaving or Path(settings.finish).exists()
         n = keeper.turn()
         if time.monotonic() >= due_s:
             due_s = time.monotonic() + ENDINGS_S

@@ -65,6 +65,11 @@ class RunFolder:
         return self.root / "data.h5"
 
     @property
+    def keeper_finish(self) -> Path:
+        """Tells the keeper that nothing more will come."""
+        return self.scratch / "keeper-finish"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 

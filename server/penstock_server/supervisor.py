@@ -226,7 +226,7 @@ class Supervisor:
         self._end_workers()
         for shard in self._shards:
             self._processes[f"receiver-{shard}"].stop(STOP_S)
-        self._processes["keeper"].stop(KEEPER_S)
+        self._finish_keeper()
         for shard in self._shards:
             run.clear_shard(shard)
         self._records.phase("produced")
@@ -371,6 +371,20 @@ class Supervisor:
             time.sleep(0.05)
         self._launcher.stop(STOP_S)
 
+    def _finish_keeper(self) -> None:
+        """It stores what is left, though it may have to be started once more for that."""
+        keeper = self._processes.get("keeper")
+        if keeper is None:
+            return
+        self._run.keeper_finish.touch()
+        deadline = time.monotonic() + KEEPER_S
+        while keeper.ended() != 0 and time.monotonic() < deadline:
+            if keeper.ended() is not None and not keeper.restart():
+                self._say(f"The data set is not complete; see {keeper.log}.\n{keeper.tail()}")
+                break
+            time.sleep(TURN_S)
+        keeper.stop(STOP_S)
+
     def _go_home(self) -> None:
         """Agents first, so that no worker talks to a shard that is gone; the coordinator last."""
         asked = self._processes.get("coordinator")
@@ -379,14 +393,12 @@ class Supervisor:
             with contextlib.suppress(NoAnswer, ValueError):
                 self._asker.ask("stop", timeout_s=5.0, why="the supervisor ends the run.")
         self._end_workers()
-        keeper = self._processes.get("keeper")
         for name, process in self._processes.items():
             if name.startswith("receiver") and asked is not None and asked.ended() is None:
                 process.wait(RECEIVER_S)
-            if process not in (asked, keeper):
+            if name not in ("coordinator", "keeper"):
                 process.stop(STOP_S)
-        if keeper is not None:
-            keeper.stop(KEEPER_S)
+        self._finish_keeper()
         if asked is not None and not asked.wait(5.0):
             asked.stop(STOP_S)
 

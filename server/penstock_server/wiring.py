@@ -193,6 +193,7 @@ def keeper_settings(campaign: Campaign, run: RunFolder, addresses: Addresses) ->
     problem = problem_of(campaign)
     return KeeperSettings(
         path=str(run.data),
+        finish=str(run.keeper_finish),
         shards=[str(run.shard(shard)) for shard in shard_names(campaign)],
         layout=asdict(
             DataLayout(

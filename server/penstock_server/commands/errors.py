@@ -25,6 +25,7 @@ FOR_THE_USER = (
     "penstock_server.report.files:ReportError",
     "penstock_server.compare.errors:CompareError",
     "penstock_server.dataset:DataSetError",
+    "penstock_server.opponents:OpponentsError",
 )
 
 

@@ -1,4 +1,4 @@
-"""`penstock predict`: the trained network asked."""
+"""`penstock predict | opponents`: the trained network asked, and held against its solver."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from penstock_server.commands.options import Runs, earlier_run
 def add(app: typer.Typer) -> None:
     """Puts the commands of this file on the command line."""
     app.command(short_help="Ask a trained network for fields.")(predict)
+    app.command(short_help="Hold a network against coarser solvers.")(opponents)
 
 
 def predict(
@@ -82,4 +83,44 @@ def predict(
             say(warning)
         console = Console()
         for line in asking.describe(prediction, asking.write(prediction, out)):
+            console.print(Text(line), soft_wrap=True)
+
+
+def opponents(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or id.")],
+    vary: Annotated[
+        str,
+        typer.Option(
+            metavar="OPTION=V,..",
+            help="The solver's option that sets its grid, and coarser values: n=8,16,32.",
+            show_default=False,
+        ),
+    ],
+    simulations: Annotated[
+        int, typer.Option(min=1, help="So many held-out simulations at the most.")
+    ] = 8,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Hold a run's network against its solver, and against the solver on coarser grids.
+
+    \b
+    Example:
+      penstock opponents runs/heat/20260101-120000-abcd --vary n=8,12,16,32
+
+    "Times faster" is said against the coarsest solver whose error is no larger than the network's.
+    Held-out simulations are solved again on each grid, coarse fields are interpolated to the fine
+    one; axes of the fields that are as long as the option's value follow it. What was found goes
+    into RUN/opponents.json, and from there into the report.
+    """
+    with told():
+        from penstock_server import opponents as opposing
+
+        console = Console()
+        result = opposing.opponents(
+            earlier_run(run, runs),
+            opposing.Vary.parse(vary),
+            simulations,
+            lambda text: console.print(Text(text), soft_wrap=True),
+        )
+        for line in opposing.describe(result):
             console.print(Text(line), soft_wrap=True)
