@@ -6,30 +6,12 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from whole import Run, check_admissions, children_of, worker_pids, write_campaign
+from whole import Run, Started, check_admissions, children_of, worker_pids, write_campaign
 
 pytestmark = pytest.mark.timeout(150)
-
-
-class Started:
-    def __init__(self) -> None:
-        self.runs: list[Run] = []
-
-    def __call__(self, campaign: Path, *arguments: str) -> Run:
-        self.runs.append(Run(campaign, *arguments))
-        return self.runs[-1]
-
-
-@pytest.fixture
-def start() -> Iterator[Started]:
-    started = Started()
-    yield started
-    for run in started.runs:
-        run.stop()
 
 
 def leftovers(run: Run) -> list[str]:

@@ -156,6 +156,17 @@ class Run:
                 self.process.wait()
 
 
+class Started:
+    """Starts runs and remembers them."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    def __call__(self, campaign: Path, *arguments: str) -> Run:
+        self.runs.append(Run(campaign, *arguments))
+        return self.runs[-1]
+
+
 def admissions(run: Path) -> list[tuple[int, int, int, int]]:
     """(simulation, segment, steps, checksum) of every admission, in all shards."""
     found = []
