@@ -48,8 +48,11 @@ def penstock(
       penstock run campaign.toml         production and training in one go
       penstock compare campaign.toml     online against offline training
       penstock report RUN                errors, pictures and costs in one HTML file
+      penstock report RUN                one HTML file about a run, or about several
       penstock predict RUN --params T0=300   ask the trained network
+      penstock opponents RUN --vary n=8,16   hold it against coarser solvers
       penstock rerun RUN 17              one simulation once more, alone
+      penstock compare campaign.toml     online against offline training, over seeds
 
     Each command says more with --help.
     """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
 from penstock_server.cpu_time import CpuTime
 from penstock_server.design import Point
@@ -15,7 +16,6 @@ from penstock_server.drawn import compare_with_design
 from penstock_server.history import History
 from penstock_server.run_folder import RunFolder
 from penstock_server.summary import ShardCounts, summarise
-from penstock_server.wiring import Addresses
 
 CPU_S = 2.0  # between two looks at the processes' times
 

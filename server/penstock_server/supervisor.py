@@ -18,6 +18,7 @@ from typing import Any
 
 from penstock.control import Asker, NoAnswer
 from penstock_server import checkpoint, run_folder, wiring
+from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
 from penstock_server.dataset import DataSet
 from penstock_server.design import draw
@@ -30,7 +31,7 @@ from penstock_server.run_folder import RunFolder
 from penstock_server.run_records import RunRecords, Status
 from penstock_server.sizes import shard_names
 from penstock_server.stored_match import ENOUGH, match
-from penstock_server.wiring import Addresses, keeper_settings, slab_views, stored_views
+from penstock_server.wiring import keeper_settings, slab_views, stored_views
 
 TURN_S = 0.1
 STATUS_S = 0.5
