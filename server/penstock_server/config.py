@@ -189,7 +189,10 @@ class Training(Table):
 
 
 class Stop(Table):
-    """Nothing set: training ends when production is over and everything was drawn."""
+    """Nothing set: training ends when production is over and everything was drawn.
+
+    seconds: of the whole campaign, from its start; the coordinator watches them.
+    """
 
     batches: Count | None = None
     seconds: Seconds | None = None

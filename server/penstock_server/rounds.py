@@ -121,7 +121,6 @@ class Limits:
     validation_batches: int | None = None  # a snapshot at every multiple
     checkpoint_s: float | None = None  # None: only the last
     stop_batches: int | None = None
-    stop_seconds: float | None = None
     patience_s: float = 0.5  # for a starved rank, and before a blocked stream overrules a rule
 
     def __post_init__(self) -> None:
@@ -237,8 +236,6 @@ def _ended(state: State, tally: Tally, limits: Limits) -> str:
         return "stopped"
     if limits.stop_batches is not None and state.batches >= limits.stop_batches:
         return "batches"
-    if limits.stop_seconds is not None and tally.seconds >= limits.stop_seconds:
-        return "seconds"
     return ""
 
 

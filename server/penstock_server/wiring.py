@@ -225,7 +225,6 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             validation_batches=campaign.validation.every_batches,
             checkpoint_s=campaign.checkpoint.every_s,
             stop_batches=stop.batches if streams else campaign.planned_batches,
-            stop_seconds=stop.seconds,
         ),
         saving=SavingPlan(
             snapshots=run.snapshots,

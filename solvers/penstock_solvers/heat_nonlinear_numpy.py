@@ -8,8 +8,8 @@ The same problem, parameters and field as penstock_solvers.heat_nonlinear; one p
 Kirchhoff variable w = u + beta u^2 / 2 the flux is alpha grad w, so that second differences and
 implicit Euler leave u(w) - dt alpha laplace(w) = rhs: a Laplacian and a nonlinear diagonal.
 Newton's method solves it, each linear system by conjugate gradients, preconditioned with the
-same Laplacian and the mean of the diagonal (fast diagonalisation, Lynch, Rice & Thomas 1964); the systems are
-solved only as well as the Newton step deserves (Dembo, Eisenstat & Steihaug 1982).
+same Laplacian and the mean of the diagonal (fast diagonalisation, Lynch, Rice & Thomas 1964); the
+systems are solved only as well as the Newton step deserves (Dembo, Eisenstat & Steihaug 1982).
 
 Field `temperature` (n, n) in K: temperature[i, j] is at x = j/(n-1), y = i/(n-1). Parameters: alpha
 in [0.01, 1], to be drawn log-uniformly, T0 and T1..T4, each in [100, 500] K. Good values: n up to

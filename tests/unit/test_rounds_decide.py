@@ -134,7 +134,6 @@ def test_after_production_the_ratio_is_reached_before_the_drain() -> None:
     ("limits", "tally", "why"),
     [
         (replace(LIMITS, stop_batches=5), USUAL, "batches"),
-        (replace(LIMITS, stop_seconds=9.0), replace(USUAL, seconds=9.0), "seconds"),
         (LIMITS, replace(USUAL, stop=1), "stopped"),
     ],
 )
