@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import penstock_server.compare as comparing
 from penstock_server.compare import Arm, Recipe, Setting, output, report
 from penstock_server.compare.arms import LAST, ONLINE, SMALL
 from penstock_server.compare.result import BAR_ALL
+from penstock_server.compare.statistics import paired
 from penstock_server.config import Campaign, parse
 
 BAR = 0.32
@@ -105,7 +106,26 @@ def holds(pairs: list[dict[str, Any]]) -> bool:
     """Whether every tuned pair that was compared stays within its bar; recomputed from `rows`."""
     tuned = [pair for pair in pairs if pair["ours"] == ONLINE]
     judged = [pair for pair in tuned if pair["peer"] == SMALL or pair["bar"] == BAR_ALL]
-    return bool(judged) and all(pair["mse_ratio"]["mean"] <= pair["bar"] for pair in judged)
+    ratios = [(pair["mse_ratio"], pair["bar"]) for pair in judged]  # a ratio is None: diverged
+    return bool(judged) and all(ratio is not None and ratio["mean"] <= bar for ratio, bar in ratios)
+
+
+def linear_ratio(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The online network's test MSE over that of ridge on all simulations; None: not defined."""
+    errors = {row["seed"]: row["mse"] for row in result["rows"] if row["arm"] == ONLINE}
+    linear = [row for row in result["opponent_rows"] if row["opponent"] == "linear"]
+    most = max((row["simulations"] for row in linear), default=0)
+    pairs = [(errors[r["seed"]], r["mse"]) for r in linear if r["simulations"] == most]
+    if any(error is None for pair in pairs for error in pair):
+        return None
+    try:
+        return asdict(paired([ours for ours, _ in pairs], [ridge for _, ridge in pairs]))
+    except ValueError:
+        return None
+
+
+def mean(spread: dict[str, Any] | None) -> float | None:
+    return None if spread is None else float(spread["mean"])
 
 
 def compare(options: argparse.Namespace, out: Path, console: Console) -> dict[str, Any]:
@@ -163,18 +183,22 @@ def main() -> None:
         console.print(table)
     pairs = {pair["peer"]: pair for pair in result["pairs"] if pair["ours"] == ONLINE}
     main_pair = pairs.get(SMALL) or next(iter(pairs.values()))
-    mse = {arm["arm"]: arm["mse"]["mean"] for arm in result["arms"]}
+    mse = {arm["arm"]: mean(arm["mse"]) for arm in result["arms"]}
+    linear = linear_ratio(result)
+    console.print(f"online / linear emulator of all simulations, test MSE {report.spread(linear)}")
     print(
         json.dumps(
             {
                 "name": f"online_vs_offline/{options.problem}",
                 "ours": mse[ONLINE],
                 "peer": mse[main_pair["peer"]],
-                "ratio": main_pair["mse_ratio"]["mean"],
+                "ratio": mean(main_pair["mse_ratio"]),
                 "unit": "test MSE / field variance",
                 "holds": holds(result["pairs"]),
                 "pairs": result["pairs"],
+                "online_over_linear": linear,
                 "rows": result["rows"],
+                "opponent_rows": result["opponent_rows"],
             }
         )
     )

@@ -44,7 +44,7 @@ def examine(campaign: Campaign) -> Machine:
     """Looks at memory, cores, ports and the solver's command; starts nothing of the campaign."""
     command, error = None, ""
     try:
-        command = solver_command(campaign)
+        command = solver_command(campaign) if campaign.produces else None
     except SolverError as problem:
         error = str(problem)
     return Machine(
@@ -174,9 +174,11 @@ def _round_down(n: int) -> int:
 def report(c: Campaign, machine: Machine, draws_per_s: float = DRAWS_PER_S) -> Iterator[str]:
     """The lines that `penstock check` prints for a valid campaign."""
     yield from _production(c)
-    yield from _training(c)
+    if c.trains:
+        yield from _training(c)
     yield from _memory(c, machine)
-    yield from _workers(c, machine, draws_per_s)
+    if c.mode == "online":
+        yield from _workers(c, machine, draws_per_s)
     yield from _launch(c, machine)
     for remark in estimates(c).remarks:
         yield f"Note: {remark}"
@@ -194,6 +196,9 @@ def _production(c: Campaign) -> Iterator[str]:
     for name, field in c.fields.items():
         shape = " x ".join(map(str, field.sent_shape)) or "one number"
         yield f"  {name}: {shape}, {field.dtype}, {field.role}: {size(field.sent_bytes)} a step"
+    if not c.produces:
+        yield f"  {exact}{size(cost.simulation_bytes)} a simulation; all from {c.offline.dataset}"
+        return
     yield (
         f"  {exact}{size(cost.simulation_bytes)} a simulation, "
         f"{exact}{size(cost.streamed_bytes)} streamed in all, {_to_disk(c, cost.stored_bytes)}"
@@ -218,6 +223,9 @@ def _training(c: Campaign) -> Iterator[str]:
         f"  {training.surrogate} on {training.ranks} rank(s) x {training.batch_size} samples a "
         f"batch; {number(cost.samples)} samples, {draws}: {batches}"
     )
+    if c.mode == "offline":
+        yield "  epochs over the stored samples, through PyTorch's DataLoader"
+        return
     yield (
         f"  reservoir: {reservoir.policy}, {number(reservoir.capacity)} samples, training starts "
         f"at {number(reservoir.threshold)}"
@@ -270,13 +278,16 @@ def _launch(c: Campaign, machine: Machine) -> Iterator[str]:
                 yield f"  with {name}={shlex.quote(value)}"
         yield f"  {c.solver.workers} x  {shlex.join(machine.command.argv)}"
     yield "  1 x  coordinator"
-    for slab in shard_sizes(c):
+    for slab in shard_sizes(c) if c.produces else ():
         yield (
             f"  1 x  receiver of shard {slab.shard}: {number(slab.slots)} segments, "
             f"{size(slab.n_bytes)}"
         )
-    yield f"  {c.training.ranks} x  training rank (Ray), on {c.training.device}"
-    if c.design.held_out:
+    if c.kept != "none":
+        yield "  1 x  keeper, which writes the data set"
+    if c.trains:
+        yield f"  {c.training.ranks} x  training rank (Ray), on {c.training.device}"
+    if c.trains and c.design.held_out:
         yield "  1 x  validator"
     state = "are free" if machine.ports else "cannot be had"
     yield f"  {n_ports(shard_names(c))} ports of 127.0.0.1 {state}"

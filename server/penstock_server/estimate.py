@@ -48,30 +48,33 @@ def estimates(c: Campaign) -> Estimates:
     step_bytes = sum(f.sent_bytes for f in c.step_fields.values())
     input_bytes = sum(f.sent_bytes for f in c.input_fields.values())
     simulation_bytes = step_bytes * c.steps_sent + input_bytes
-    slabs = {size.shard: size.n_bytes for size in shard_sizes(c)}
+    slabs = {size.shard: size.n_bytes for size in shard_sizes(c)} if c.produces else {}
     held_out_bytes = slabs.get(HELD_OUT, 0)
     windows = min(c.stream.window_bytes, simulation_bytes) * c.solver.workers
     kept = c.kept
     fraction = {"none": 0.0, "held-out": 0.0, "all": 1.0}[kept] if isinstance(kept, str) else kept
     stored = fraction * c.design.simulations + (c.design.held_out if kept != "none" else 0)
-    n_solvers = c.solver.workers * c.solver.mpi_ranks
+    n_solvers = c.solver.workers * c.solver.mpi_ranks if c.produces else 0
+    n_ranks = c.training.ranks if c.trains else 0
+    simulations = c.design.simulations + c.design.held_out if c.produces else 0
+    memory = (
+        *((f"shard {shard}", n_bytes) for shard, n_bytes in slabs.items()),
+        ("snapshots", SNAPSHOT_BYTES if c.trains else 0),
+        (f"{n_solvers} solver processes", n_solvers and n_solvers * SOLVER_BYTES + windows),
+        (f"{n_ranks} training ranks", n_ranks * RANK_BYTES),
+        ("the other processes and Ray", SERVICES_BYTES),
+    )
     return Estimates(
         sample_bytes=step_bytes * c.training.window,
         segment_bytes=step_bytes * c.stream.segment_steps,
         slab_bytes=sum(slabs.values()) - held_out_bytes,
         held_out_bytes=held_out_bytes,
         simulation_bytes=simulation_bytes,
-        streamed_bytes=simulation_bytes * (c.design.simulations + c.design.held_out),
+        streamed_bytes=simulation_bytes * simulations,
         stored_bytes=round(simulation_bytes * stored),
         samples=c.design.simulations * c.samples_per_simulation,
         batches=c.planned_batches,
-        memory=(
-            *((f"shard {shard}", n_bytes) for shard, n_bytes in slabs.items()),
-            ("snapshots", SNAPSHOT_BYTES),
-            (f"{n_solvers} solver processes", n_solvers * SOLVER_BYTES + windows),
-            (f"{c.training.ranks} training ranks", c.training.ranks * RANK_BYTES),
-            ("the other processes and Ray", SERVICES_BYTES),
-        ),
+        memory=tuple((words, n_bytes) for words, n_bytes in memory if n_bytes),
         remarks=tuple(_remarks(c)),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from pathlib import Path
 
 import pytest
 from campaigns import small
@@ -135,3 +136,19 @@ def test_ports_that_cannot_be_had_are_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "socket", Refused)
     assert not check_report.ports_are_free(3)
+
+
+def test_a_stored_data_set_needs_no_solver_and_no_reservoir(tmp_path: Path) -> None:
+    (tmp_path / "data.h5").touch()
+    found = text("mode=offline", f"offline.dataset={tmp_path / 'data.h5'}", "stop.batches=50")
+    assert f"all from {tmp_path / 'data.h5'}" in found
+    assert "epochs over the stored samples" in found
+    assert "receiver" not in found
+    assert "solver processes" not in found
+
+
+def test_a_campaign_that_only_stores_says_how_much_and_trains_nothing() -> None:
+    found = text("mode=store")
+    assert "of it to the run's data.h5" in found
+    assert "keeper, which writes the data set" in found
+    assert "training rank" not in found

@@ -153,7 +153,8 @@ def attend(
     from penstock_server.display import Display
     from penstock_server.interpreters import SolverError, solver_command
 
-    solver_command(campaign)  # before torch and Ray are loaded
+    if campaign.produces:
+        solver_command(campaign)  # before torch and Ray are loaded
     refusal = shared_refusal(campaign)
     if refusal is not None:
         raise SolverError(refusal)

@@ -27,8 +27,8 @@ def write(study: Study, bar: float = BAR) -> dict[str, Any]:
         "tuned": comparison.tune,
         "jobs": comparison.jobs,
     }
-    result = summarise(gather(study), comparison.arms, about, bar)
-    write_json(folder / RESULT, _finite(result))
+    result: dict[str, Any] = _finite(summarise(gather(study), comparison.arms, about, bar))
+    write_json(folder / RESULT, result)
     (folder / TABLE).write_text(markdown(result), encoding="utf-8")
     draw(result, folder / FIGURE)
     return result
@@ -56,7 +56,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             )
         )
     most = max((found["simulations"] for found in result["opponents"]), default=0)
-    lowest = min(min(arm.by_seed) for arm in arms)
+    lowest = min((min(arm.by_seed) for arm in arms), default=0.0)
     references = [
         Reference(f"{found['opponent']}, {most:,} simulations", found["nrmse"]["mean"])
         for found in result["opponents"]

@@ -143,7 +143,7 @@ def _mean(value: Mapping[str, Any] | None) -> str:
 def _rich(header: Sequence[str], rows: Rows, title: str = "") -> Table:
     table = Table(title=title or None, title_justify="left")
     for at, name in enumerate(header):
-        table.add_column(name, style="bold" if at == 0 else "", overflow="fold")
+        table.add_column(name, style="" if at else "bold", overflow="fold", no_wrap=at == 0)
     for row in rows:
         table.add_row(*row)
     return table

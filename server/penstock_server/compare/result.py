@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock_server.compare.arms import Arm
 from penstock_server.compare.costs import Counts, costs
-from penstock_server.compare.statistics import Spread, geometric, paired, verdict
+from penstock_server.compare.statistics import Spread, geometric, paired, quotient, verdict
 from penstock_server.compare.study import Study
 
 FORMAT = "penstock-comparison-1"
@@ -45,10 +45,12 @@ def gather(study: Study) -> dict[str, list[Row]]:
                     "seed": seed,
                     "simulations": min(arm.simulations or design.simulations, first["complete"]),
                     "setting": str(setting),
-                    "validation": errors.get(setting.checkpoint, errors["last"]),
+                    "checkpoint": study.checkpoint(arm, seed),
+                    "validation": errors[study.checkpoint(arm, seed)],
                     **_errors(study.test_figures(arm, seed)),
                     **spent.to_dict(),
                     "time_share": run["summary"].get("time_share"),
+                    "samples": run["summary"].get("samples"),
                 }
             )
         for n in study.sizes:
@@ -153,24 +155,34 @@ def _pair(
     everything = max(row["simulations"] for row in rows) >= total
     allowed = BAR_ALL if everything else bar
 
-    def ratio(name: str) -> Spread:
-        if name == OVERALL:
-            return paired([row["mse"] for row in our_rows], [row["mse"] for row in rows])
-        pair = ([row["per_field"][name]["mse"] for row in side] for side in (our_rows, rows))
-        return paired(*pair)
+    def ratio(name: str) -> Spread | None:
+        errors = [
+            [row["mse"] if name == OVERALL else row["per_field"][name]["mse"] for row in side]
+            for side in (our_rows, rows)
+        ]
+        try:
+            return paired(*errors)
+        except ValueError:  # a network that diverged, or one without any error
+            return None
 
     overall = ratio(OVERALL)
     return {
         "ours": ours.name,
         "peer": peer.name,
         "seeds": len(rows),
-        "mse_ratio": asdict(overall),
-        "rmse_ratio": asdict(overall.root()),
-        "mse_ratio_by_seed": [a["mse"] / b["mse"] for a, b in zip(our_rows, rows, strict=True)],
-        "mse_ratio_by_field": {name: asdict(ratio(name)) for name in rows[0]["per_field"]},
+        "mse_ratio": _json(overall),
+        "rmse_ratio": _json(overall and overall.root()),
+        "mse_ratio_by_seed": [
+            quotient(a["mse"], b["mse"]) for a, b in zip(our_rows, rows, strict=True)
+        ],
+        "mse_ratio_by_field": {name: _json(ratio(name)) for name in rows[0]["per_field"]},
         "bar": allowed,
         "verdict": verdict(overall, allowed),
     }
+
+
+def _json(spread: Spread | None) -> dict[str, Any] | None:
+    return None if spread is None else asdict(spread)
 
 
 def _which(row: Row) -> tuple[str, int]:

@@ -46,12 +46,22 @@ def geometric(values: Sequence[float]) -> Spread:
 
 
 def paired(ours: Sequence[float], peer: Sequence[float]) -> Spread:
-    """Of the ratios ours/peer, seed by seed."""
-    return geometric([a / b for a, b in zip(ours, peer, strict=True)])
+    """Of the ratios ours/peer, seed by seed. Raises ValueError unless all have a logarithm."""
+    return geometric([quotient(a, b) for a, b in zip(ours, peer, strict=True)])
 
 
-def verdict(ratio: Spread, bar: float) -> str:
-    """better: the interval's upper end is below 1; bar met: the mean is below the bar; or both."""
+def quotient(ours: float, peer: float) -> float:
+    """Their ratio; NaN beside a peer without any error."""
+    return ours / peer if peer != 0 else math.nan
+
+
+def verdict(ratio: Spread | None, bar: float) -> str:
+    """better: the interval's upper end is below 1; bar met: the mean is below the bar; or both.
+
+    Without a mean ratio, as when a network has diverged: undecided.
+    """
+    if ratio is None:
+        return UNDECIDED
     words = []
     if ratio.high is not None and ratio.high < 1:
         words.append(BETTER)

@@ -102,6 +102,11 @@ class Study:
         """The finished run that an arm counts with."""
         return self._record(arm, self.settings[arm.name].recipe, seed)
 
+    def checkpoint(self, arm: Arm, seed: int) -> str:
+        """Which network of an arm counts; the last where a run kept no best one."""
+        chosen = self.settings[arm.name].checkpoint
+        return chosen if chosen in self.record(arm, seed)["validation"] else LAST
+
     def first(self, seed: int) -> dict[str, Any]:
         """The run that made a seed's simulations."""
         found = self.records.get(self._runs(seed)[0].key)
@@ -138,7 +143,8 @@ class Study:
             setting, name = self.settings[arm.name], self._test_name(seed, arm)
             if self.records.get(name) is None:
                 folder = self.records.folder / self.record(arm, seed)["folder"]
-                found = self._scores.test(first.data, folder / NETWORKS[setting.checkpoint])
+                network = NETWORKS[self.checkpoint(arm, seed)]
+                found = self._scores.test(first.data, folder / network)
                 self.records.put(name, found)
                 self._say(f"seed {seed}, {arm.name}: test nRMSE {found['value']:.4g} ({setting})")
         points = self._points(seed)
@@ -252,8 +258,10 @@ class Study:
         if n < COMPLETE * len(wanted):
             raise CompareError(
                 f"The online run of seed {seed} was to store {len(wanted)} training simulations, "
-                f"but {data} has only the first {n} without a gap. Give it more batches, so that "
-                "it sees them all, or fewer simulations."
+                f"but {data} has only the first {n} without a gap. Either the next one failed, "
+                "which the run's summary.json counts and its logs explain: mend the solver or "
+                "narrow its parameters. Or training ended before it came: give it more batches, "
+                "or fewer simulations."
             )
         return n
 

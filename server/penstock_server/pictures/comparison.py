@@ -87,7 +87,8 @@ def _over_t(panel: Axes, arms: Sequence[ArmErrors], colours: dict[str, str]) -> 
         style = "o-" if len(points) < 2 else "-"  # a steady problem has one time
         panel.plot(*zip(*points, strict=True), style, color=colours[arm.name], label=arm.name)
     panel.set_xlabel("t")
-    panel.legend(frameon=False, fontsize=8.5)
+    if arms:  # none when every network diverged
+        panel.legend(frameon=False, fontsize=8.5)
     _finish(panel, "test nRMSE", "over time")
 
 
