@@ -4,10 +4,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo test test-slow check check-client clean
+.PHONY: help setup demo test test-slow test-conformance check check-client clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: ## .venv, DOLFINx (Debian packages, as root), compiled forms
 	@bash deploy/setup.sh
@@ -20,6 +20,10 @@ test: setup ## the tests, without those below
 
 test-slow: setup ## the long tests, those that kill processes, those with several nodes
 	$(PYTEST) tests -m "slow or chaos or cluster"
+
+test-conformance: ## the clients in Python, C, C++ and Fortran against a scripted server
+	@bash deploy/setup.sh compilers
+	$(MAKE) -C tests/conformance
 
 check: setup ## ruff, format, mypy --strict, who imports whom
 	$(BIN)/ruff check .

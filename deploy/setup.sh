@@ -6,6 +6,7 @@
 #
 #   PENSTOCK_SOLVER_PYTHON=/path/python   use this interpreter's DOLFINx
 #   PENSTOCK_NO_APT=1                     never call apt
+#   deploy/setup.sh compilers             what the clients in C, C++ and Fortran are built with, too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -151,8 +152,21 @@ compiled_forms() {
     fi
 }
 
+compilers() { # what `make test-conformance` needs
+    if command -v gcc g++ gfortran mpicc mpirun pkg-config >/dev/null && pkg-config --exists libzmq; then
+        return 0
+    fi
+    local needed=(gcc g++ gfortran libopenmpi-dev openmpi-bin libzmq3-dev pkg-config)
+    if can_apt; then
+        install_packages "${needed[@]}"
+    else
+        say "not installed, for want of root or apt: ${needed[*]}"
+    fi
+}
+
 begin=$SECONDS
 debian_packages
+if [ "${1:-}" = compilers ]; then compilers; fi
 server_environment
 compiled_forms
 elapsed=$((SECONDS - begin))

@@ -54,28 +54,31 @@ class Drawn:
             "after": _plain(self._after),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Back to `state`."""
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Back to a state, or to the sum of several, when there are other ranks than before."""
         self._waiting.clear()
-        self._warm_at = state["warm_at"]
-        self._all, self._after = _moments(state["all"]), _moments(state["after"])
+        self._warm_at = _first_warm(states)
+        self._all, self._after = self._sum(states, "all"), self._sum(states, "after")
 
     def total(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The states of all ranks as one report; a run that never warmed up counts from batch 0."""
-        warm = [state["warm_at"] for state in states if state["warm_at"] is not None]
-        which = "after" if warm else "all"
-        moments = Moments.none(len(self._names) + 1)
-        for state in states:
-            moments = moments + _moments(state[which])
+        warm_at = _first_warm(states)
+        moments = self._sum(states, "all" if warm_at is None else "after")
         std = moments.variance.sqrt()
         return {
-            "after_batches": max(warm, default=0),
+            "after_batches": warm_at or 0,
             "count": moments.count,
             "names": [*self._names, T],
             "mean": moments.mean.tolist(),
             "std": std.tolist(),
             "t_range": [float(moments.low[-1]), float(moments.high[-1])],
         }
+
+    def _sum(self, states: Sequence[Mapping[str, Any]], which: str) -> Moments:
+        total = Moments.none(len(self._names) + 1)
+        for state in states:
+            total = total + _moments(state[which])
+        return total
 
     def _fold(self) -> None:
         if not self._waiting:
@@ -132,6 +135,11 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
     return {"mean": mean, "std": math.sqrt(variance)}
+
+
+def _first_warm(states: Sequence[Mapping[str, Any]]) -> int | None:
+    """All ranks warm up in the same round, but for ones that joined at a restart."""
+    return min((s["warm_at"] for s in states if s["warm_at"] is not None), default=None)
 
 
 def _plain(moments: Moments) -> dict[str, Any]:

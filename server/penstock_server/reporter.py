@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 
 from penstock.control import Asker
+from penstock_server.inside import Inside
 from penstock_server.intake import Intake
 from penstock_server.shard import Shard
 
@@ -29,6 +30,7 @@ class Reporter:
         self.stopped = False
         self.over = False
         self._shard, self._settings, self._intake = shard, settings, intake
+        self._inside = Inside(shard.slab, settings.parameters)
         self._asker = Asker(settings.coordinator, f"receiver/{settings.shard}")
         self._due_s = 0.0
         self._heard_s = time.monotonic()
@@ -67,6 +69,7 @@ class Reporter:
             "segments_settled": float(ledger["settled"]),
             "segments_admitted": float(ledger["admitted"]),
             "slab_bytes": float(shard.spec.n_bytes),
+            **self._inside.counts,
         }
 
     def close(self) -> None:
@@ -76,6 +79,7 @@ class Reporter:
         shard = self._shard
         fresh = [s for s in shard.delivered if s not in self._told][:MOST_NEWS]
         self._pending = (fresh, len(self._intake.refusals))
+        self._inside.look(time.monotonic())
         self._asker.post(
             "report",
             shard=self._settings.shard,

@@ -77,10 +77,11 @@ class Saver:
         turns.resume(State(**{**kept["state"], "checkpoint_at": durable}), kept["seconds"])
         if len(kept["ranks"]) == self._ranks.world:
             turns.drawn = kept["ranks"][rank]["drawn"]
-            self._drawn.restore(kept["ranks"][rank]["inputs"])
+            self._drawn.restore([kept["ranks"][rank]["inputs"]])
             snapshot.set_random_states(kept["ranks"][rank]["random"], learner.device)
         elif rank == 0:  # other ranks than before: only the sum of their draws counts
             turns.drawn = sum(each["drawn"] for each in kept["ranks"])
+            self._drawn.restore([each["inputs"] for each in kept["ranks"]])
         if turns.state.draining:
             self._feed.drain()
 

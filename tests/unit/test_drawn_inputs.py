@@ -62,8 +62,22 @@ def test_a_snapshot_brings_the_counts_back() -> None:
     state = drawn.state()
     drawn.add(batch([[100.0]], [0.5]), 5, 1)
     again = Drawn(["a"], 0)
-    again.restore(state)
+    again.restore([state])
     assert again.total([again.state()])["mean"][0] == 1.0
+
+
+def test_other_ranks_than_before_go_on_from_the_sum() -> None:
+    before = [Drawn(["a"], 50) for _ in range(2)]
+    for number, admitted in ((3, 10), (4, 60)):
+        for rank, drawn in enumerate(before):
+            drawn.add(batch([[float(number + rank)]], [0.5]), admitted, number)
+    after = [Drawn(["a"], 50) for _ in range(3)]
+    after[0].restore([drawn.state() for drawn in before])
+    for drawn in after:
+        drawn.add(batch([[9.0]], [0.5]), 70, 5)
+    found = after[0].total([drawn.state() for drawn in after])
+    assert (found["after_batches"], found["count"]) == (4, 5)
+    assert found["mean"][0] == pytest.approx((4 + 5 + 9 + 9 + 9) / 5)
 
 
 def test_the_worst_deviation_is_in_units_of_the_design() -> None:

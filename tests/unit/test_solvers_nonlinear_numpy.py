@@ -66,6 +66,15 @@ def test_the_steady_centre_is_that_of_the_kirchhoff_variable() -> None:
     assert field[8, 8] == pytest.approx(float(centre), abs=1e-4)
 
 
+def test_a_step_of_any_length_ends_at_rounding() -> None:
+    # dt / h^2 = 6.4e8: no residual gets down to TOLERANCE_K, and the field is the steady one.
+    setup = HeatNonlinearNumpy(9, dt=1e7, beta=BETA)
+    _, field = last(heat_nonlinear_numpy.solve({**PARAMETERS, "alpha": 1.0}, setup, 2))
+    sides = np.array([PARAMETERS[name] for name in ("T1", "T2", "T3", "T4")])
+    centre = setup.temperature(setup.kirchhoff(sides).mean())
+    assert field[4, 4] == pytest.approx(float(centre), abs=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [0.01, 1.0])
 def test_temperatures_stay_between_the_extremes_of_their_data(alpha: float) -> None:
     setup = HeatNonlinearNumpy(33)

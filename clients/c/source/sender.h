@@ -1,0 +1,391 @@
+/* Reliable, ordered delivery from this rank to one shard; owned by the link, used by simulations.
+ *
+ * Every message has a number; the shard acknowledges cumulatively. What is unacknowledged stays
+ * in a byte-bounded window. There is one way of recovery: a shard that does not know this peer or
+ * misses a number answers RESYNC; then HELLO, the announcements (plans, the open simulation) and
+ * the whole window are sent again under new numbers. Repeats are dropped by the shard.
+ *
+ * There is no thread here: libzmq's own sends, and answers are read whenever the solver calls in.
+ * Deadlines count the shard's silence while this side asks, never the solver's own time.
+ */
+
+typedef enum announced { ANNOUNCED_PLAN, ANNOUNCED_OPEN, ANNOUNCED_INPUT } announced;
+
+/* Said again after a HELLO; leaves once everything below `until` is acknowledged. */
+typedef struct announcement {
+    announced what;
+    uint32_t key; /* plan or lease */
+    int leaving;
+    uint64_t until;
+    message *said;
+} announcement;
+
+/* What the shard has said of a lease. */
+typedef struct standing {
+    uint32_t lease, granted;
+    char *refusal;
+} standing;
+
+typedef struct sender {
+    char *shard;
+    void *socket;
+    problem *why; /* of the link */
+    header identity; /* campaign, part and n_parts */
+    size_t window_bytes, unacked_bytes;
+    message **unacked; /* a ring: n_unacked from `first` on */
+    size_t first, n_unacked, unacked_capacity;
+    announcement *announcements;
+    size_t n_announcements, announcement_capacity;
+    standing *standings;
+    size_t n_standings, standing_capacity;
+    uint32_t planned; /* the newest plan that was announced here; the link's */
+    uint64_t next;
+    uint32_t greeting;
+    int welcome;
+    double greeted_s, heard_s, probed_s;
+} sender;
+
+static penstock_code sender_raw(sender *s, int kind, uint32_t step, uint64_t sequence) {
+    unsigned char frame[HEADER_BYTES];
+    header h = s->identity;
+    h.kind = kind, h.step = step, h.sequence = sequence;
+    wire_encode(frame, &h, NULL, 0);
+    if (zmq_send(s->socket, frame, sizeof frame, ZMQ_DONTWAIT) < 0)
+        return no_transport(s->why, "send to a shard");
+    return PENSTOCK_OK;
+}
+
+static penstock_code sender_hello(sender *s) {
+    s->greeting++;
+    s->greeted_s = now_s();
+    s->welcome = 0;
+    s->next = 0;
+    return sender_raw(s, HELLO, s->greeting, 0);
+}
+
+static penstock_code sender_probe(sender *s) {
+    s->probed_s = now_s();
+    return sender_raw(s, PROBE, 0, s->next);
+}
+
+/* Numbers the message and gives it to libzmq; never blocks, as there is no high-water mark. */
+static penstock_code sender_transmit(sender *s, message *m) {
+    size_t i;
+    m->sequence = s->next++;
+    wire_set_sequence(m->frame, m->sequence);
+    if (zmq_send(s->socket, m->frame, m->frame_bytes, m->n_payloads ? ZMQ_SNDMORE : 0) < 0)
+        return no_transport(s->why, "send to a shard");
+    for (i = 0; i < m->n_payloads; i++) {
+        zmq_msg_t copy;
+        zmq_msg_init(&copy);
+        zmq_msg_copy(&copy, &m->payloads[i]);
+        if (zmq_msg_send(&copy, s->socket, i + 1 < m->n_payloads ? ZMQ_SNDMORE : 0) < 0) {
+            zmq_msg_close(&copy);
+            return no_transport(s->why, "send to a shard");
+        }
+    }
+    return PENSTOCK_OK;
+}
+
+static message **unacked_at(sender *s, size_t i) {
+    return &s->unacked[(s->first + i) % s->unacked_capacity];
+}
+
+static int unacked_room(sender *s) {
+    size_t capacity = s->unacked_capacity ? 2 * s->unacked_capacity : 64, i;
+    message **larger;
+    if (s->n_unacked < s->unacked_capacity) return 1;
+    if (!(larger = malloc(capacity * sizeof(message *)))) return 0;
+    for (i = 0; i < s->n_unacked; i++) larger[i] = *unacked_at(s, i);
+    free(s->unacked);
+    s->unacked = larger, s->unacked_capacity = capacity, s->first = 0;
+    return 1;
+}
+
+/* Sends one message and keeps it until it is acknowledged; takes it over, NULL: no memory. */
+static penstock_code sender_post(sender *s, message *m) {
+    if (!m || !unacked_room(s)) {
+        message_free(m);
+        return no_memory(s->why);
+    }
+    *unacked_at(s, s->n_unacked++) = m;
+    s->unacked_bytes += m->n_bytes;
+    return sender_transmit(s, m);
+}
+
+/* Posts a message that a restarted shard must hear again before anything else. */
+static penstock_code sender_announce(sender *s, announced what, uint32_t key, message *m) {
+    announcement *a;
+    message *kept = m ? message_again(m) : NULL;
+    if (!kept || !grow((void **)&s->announcements, &s->announcement_capacity, s->n_announcements,
+                       sizeof *a)) {
+        message_free(kept);
+        message_free(m);
+        return no_memory(s->why);
+    }
+    a = &s->announcements[s->n_announcements++];
+    memset(a, 0, sizeof *a);
+    a->what = what, a->key = key, a->said = kept;
+    return sender_post(s, m);
+}
+
+static void sender_expire(sender *s, uint64_t acknowledged) {
+    size_t i, kept = 0;
+    for (i = 0; i < s->n_announcements; i++) {
+        announcement *a = &s->announcements[i];
+        if (a->leaving && a->until <= acknowledged) message_free(a->said);
+        else s->announcements[kept++] = *a;
+    }
+    s->n_announcements = kept;
+}
+
+/* Ends an announcement once all that was posted under it has been acknowledged. */
+static void sender_withdraw(sender *s, announced what, uint32_t key) {
+    size_t i;
+    for (i = 0; i < s->n_announcements; i++) {
+        announcement *a = &s->announcements[i];
+        if (a->what == what && a->key == key) a->leaving = 1, a->until = s->next;
+    }
+    sender_expire(s, s->n_unacked ? (*unacked_at(s, 0))->sequence : s->next);
+}
+
+static standing *sender_standing(sender *s, uint32_t lease, int make) {
+    size_t i;
+    for (i = 0; i < s->n_standings; i++)
+        if (s->standings[i].lease == lease) return &s->standings[i];
+    if (!make || !grow((void **)&s->standings, &s->standing_capacity, s->n_standings,
+                       sizeof *s->standings))
+        return NULL;
+    memset(&s->standings[s->n_standings], 0, sizeof *s->standings);
+    s->standings[s->n_standings].lease = lease;
+    return &s->standings[s->n_standings++];
+}
+
+/* How many segments of the lease may be sent to this shard in total. */
+static uint32_t sender_granted(sender *s, uint32_t lease) {
+    standing *of = sender_standing(s, lease, 0);
+    return of ? of->granted : 0;
+}
+
+/* The reason for which the shard refused the lease, or NULL. */
+static const char *sender_refusal(sender *s, uint32_t lease) {
+    standing *of = sender_standing(s, lease, 0);
+    return of ? of->refusal : NULL;
+}
+
+/* Drops what is kept about a lease that is over. */
+static void sender_forget(sender *s, uint32_t lease) {
+    standing *of = sender_standing(s, lease, 0);
+    if (!of) return;
+    free(of->refusal);
+    *of = s->standings[--s->n_standings];
+}
+
+/* Whether the window takes one more message, of any size. */
+static int sender_has_room(const sender *s) { return s->unacked_bytes < s->window_bytes; }
+
+static void sender_acknowledged(sender *s, uint64_t sequence) {
+    while (s->n_unacked && (*unacked_at(s, 0))->sequence < sequence) {
+        message *m = *unacked_at(s, 0);
+        s->unacked_bytes -= m->n_bytes;
+        s->first = (s->first + 1) % s->unacked_capacity;
+        s->n_unacked--;
+        message_free(m);
+    }
+    sender_expire(s, sequence);
+}
+
+static penstock_code sender_resynchronise(sender *s) {
+    message **window = s->unacked;
+    size_t first = s->first, n = s->n_unacked, capacity = s->unacked_capacity, i;
+    penstock_code code = sender_hello(s);
+    s->unacked = NULL;
+    s->first = s->n_unacked = s->unacked_capacity = s->unacked_bytes = 0;
+    for (i = 0; i < s->n_announcements; i++)
+        if (code == PENSTOCK_OK) code = sender_post(s, message_again(s->announcements[i].said));
+    for (i = 0; i < n; i++) {
+        message *m = window[(first + i) % capacity];
+        if (code == PENSTOCK_OK) code = sender_post(s, m);
+        else message_free(m);
+    }
+    free(window);
+    for (i = 0; i < s->n_announcements; i++) s->announcements[i].until = s->next;
+    return code;
+}
+
+static penstock_code sender_refused(sender *s, uint32_t lease, const char *reason, size_t n) {
+    standing *of = sender_standing(s, lease, 1);
+    if (!of) return no_memory(s->why);
+    free(of->refusal);
+    if (!n) reason = "no reason given", n = strlen(reason);
+    if (!(of->refusal = calloc(n + 1, 1))) return no_memory(s->why);
+    memcpy(of->refusal, reason, n);
+    return PENSTOCK_OK;
+}
+
+static penstock_code sender_grants(sender *s, const unsigned char *pairs, size_t n_bytes) {
+    size_t i;
+    for (i = 0; i + 8 <= n_bytes; i += 8) {
+        standing *of = sender_standing(s, (uint32_t)get_number(pairs + i, 4), 1);
+        uint32_t granted = (uint32_t)get_number(pairs + i + 4, 4);
+        if (!of) return no_memory(s->why);
+        if (granted > of->granted) of->granted = granted;
+    }
+    return PENSTOCK_OK;
+}
+
+/* more: the second frame of the answer, n_bytes long; 0 if there is none. */
+static penstock_code sender_hear(sender *s, const header *h, const void *more, size_t n_bytes) {
+    if (h->campaign != s->identity.campaign) return PENSTOCK_OK;
+    if (h->kind == ACK) {
+        if (h->step == s->greeting) {
+            s->welcome = 1;
+            sender_acknowledged(s, h->sequence);
+        }
+        return sender_grants(s, more, n_bytes);
+    }
+    /* Until this greeting is answered, a RESYNC is about what was sent before the greeting. */
+    if (h->kind == RESYNC && (s->welcome || now_s() - s->greeted_s > PROBE_S))
+        return sender_resynchronise(s);
+    if (h->kind == REFUSED) return sender_refused(s, h->lease, more, n_bytes);
+    return PENSTOCK_OK;
+}
+
+/* One answer with all its frames; *came says whether there was any. */
+static penstock_code sender_receive(sender *s, int *came) {
+    zmq_msg_t frames[2], rest;
+    header h;
+    size_t n = 0;
+    int more = 1, known;
+    penstock_code code = PENSTOCK_OK;
+    *came = 0;
+    while (more) {
+        zmq_msg_t *frame = n < 2 ? &frames[n] : &rest;
+        zmq_msg_init(frame);
+        if (zmq_msg_recv(frame, s->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(frame);
+            if (n == 0 && zmq_errno() == EAGAIN) return PENSTOCK_OK;
+            code = no_transport(s->why, "read a shard's answer");
+            break;
+        }
+        more = zmq_msg_more(frame);
+        if (n < 2) n++;
+        else zmq_msg_close(frame);
+    }
+    if (code == PENSTOCK_OK) {
+        *came = 1;
+        known = wire_decode(&h, zmq_msg_data(&frames[0]), zmq_msg_size(&frames[0]));
+        if (known) {
+            s->heard_s = now_s();
+            code = sender_hear(s, &h, n > 1 ? zmq_msg_data(&frames[1]) : NULL,
+                               n > 1 ? zmq_msg_size(&frames[1]) : 0);
+        }
+    }
+    while (n) zmq_msg_close(&frames[--n]);
+    return code;
+}
+
+/* Reads every answer that is here, and asks for one that is overdue; never blocks.
+ *
+ * A shard that was restarted hears of this part by the question: after the last message of a
+ * simulation there may be no other for a long time. */
+static penstock_code sender_flow(sender *s) {
+    int came = 1;
+    penstock_code code = PENSTOCK_OK;
+    while (came && code == PENSTOCK_OK) code = sender_receive(s, &came);
+    if (code == PENSTOCK_OK && s->n_unacked) {
+        double last_s = s->heard_s > s->probed_s ? s->heard_s : s->probed_s;
+        if (now_s() - last_s > PROBE_S) code = sender_probe(s);
+    }
+    return code;
+}
+
+/* Reads answers until ready(s, of) holds; fails when the shard stays silent. */
+static penstock_code sender_wait(sender *s, int (*ready)(sender *, const void *), const void *of,
+                                 const char *what) {
+    double began = now_s(), probe_at = began + PROBE_S, now, silent_s;
+    zmq_pollitem_t item = {NULL, 0, ZMQ_POLLIN, 0};
+    penstock_code code = sender_flow(s);
+    item.socket = s->socket;
+    while (code == PENSTOCK_OK && !ready(s, of)) {
+        if (zmq_poll(&item, 1, (long)(1000 * PROBE_S)) > 0) {
+            code = sender_flow(s);
+            if (code != PENSTOCK_OK || ready(s, of)) break;
+        }
+        now = now_s();
+        if (now >= probe_at) {
+            code = sender_probe(s);
+            probe_at = now + PROBE_S;
+        }
+        silent_s = now - (began > s->heard_s ? began : s->heard_s);
+        if (silent_s > PENSTOCK_PATIENCE_S)
+            return failed(s->why, PENSTOCK_CONNECTION_LOST,
+                          "Shard %s has not answered for %.0f s while this worker waited for %s. "
+                          "It is restarted by its supervisor if that still runs; look at the "
+                          "campaign's log.", s->shard, silent_s, what);
+    }
+    return code;
+}
+
+static int everything_acknowledged(sender *s, const void *of) {
+    (void)of;
+    return !s->n_unacked;
+}
+
+/* Waits until everything that was posted is acknowledged. */
+static penstock_code sender_drain(sender *s) {
+    return sender_wait(s, everything_acknowledged, NULL, "acknowledgements");
+}
+
+/* Says goodbye and gives everything back; NULL is allowed. */
+static void sender_close(sender *s) {
+    int linger_ms = 1000;
+    size_t i;
+    if (!s) return;
+    if (s->socket) {
+        sender_raw(s, BYE, 0, 0);
+        zmq_setsockopt(s->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+        zmq_close(s->socket);
+    }
+    for (i = 0; i < s->n_unacked; i++) message_free(*unacked_at(s, i));
+    for (i = 0; i < s->n_announcements; i++) message_free(s->announcements[i].said);
+    for (i = 0; i < s->n_standings; i++) free(s->standings[i].refusal);
+    free(s->unacked);
+    free(s->announcements);
+    free(s->standings);
+    free(s->shard);
+    free(s);
+}
+
+/* A connection that has greeted; NULL after a failure. */
+static sender *sender_open(void *context, const char *shard, const char *address,
+                           const header *identity, size_t window_bytes, problem *why) {
+    static const struct { int option, value; } options[] = {
+        {ZMQ_LINGER, 0}, {ZMQ_SNDHWM, 0}, {ZMQ_RCVHWM, 0}, {ZMQ_RECONNECT_IVL, 50},
+        {ZMQ_RECONNECT_IVL_MAX, 1000}, {ZMQ_HEARTBEAT_IVL, 5000}, {ZMQ_HEARTBEAT_TIMEOUT, 20000},
+    };
+    sender *s = calloc(1, sizeof *s);
+    size_t i;
+    if (!s || !(s->shard = copy_text(shard))) {
+        free(s);
+        no_memory(why);
+        return NULL;
+    }
+    s->why = why, s->identity = *identity, s->window_bytes = window_bytes;
+    s->heard_s = s->probed_s = now_s();
+    s->socket = zmq_socket(context, ZMQ_DEALER);
+    for (i = 0; s->socket && i < sizeof options / sizeof *options; i++)
+        zmq_setsockopt(s->socket, options[i].option, &options[i].value, sizeof(int));
+    if (!s->socket || zmq_connect(s->socket, address)) {
+        no_transport(why, "connect to a shard");
+        if (s->socket) zmq_close(s->socket);
+        s->socket = NULL;
+        sender_close(s);
+        return NULL;
+    }
+    if (sender_hello(s) != PENSTOCK_OK) {
+        sender_close(s);
+        return NULL;
+    }
+    return s;
+}

@@ -1,0 +1,219 @@
+/* What the conformance kit cannot see of the C client: its JSON, answers that are no messages,
+ * silence, and wrong calls. `make check` runs it with the sanitizers and the golden frames' folder.
+ */
+#include "penstock.c"
+
+static int failures = 0;
+
+#define CHECK(condition)                                                        \
+    do {                                                                        \
+        if (!(condition)) {                                                     \
+            failures++;                                                         \
+            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
+        }                                                                       \
+    } while (0)
+
+static json *parse(const char *words) { return json_read(words, strlen(words)); }
+
+static void json_is_read_as_it_is_written(void) {
+    json *m = parse(" {\"a\": [1, -2.5e3, true, null], \"\\u00e9\\ud83d\\ude00\\n\": \"x\\\"\\\\\", "
+                   "\"big\": 4611686018427400249, \"empty\": {}, \"none\": []} ");
+    const json *a = json_get(m, "a");
+    CHECK(m && json_length(a) == 4);
+    CHECK(json_integer(element(a, 0), 0) == 1);
+    CHECK(json_real(element(a, 1), 0) == -2500.0);
+    CHECK(element(a, 2)->kind == JSON_TRUE && element(a, 3)->kind == JSON_NULL);
+    CHECK(!strcmp(json_text(json_get(m, "\xc3\xa9\xf0\x9f\x98\x80\n"), ""), "x\"\\"));
+    CHECK(json_integer(json_get(m, "big"), 0) == 4611686018427400249);
+    CHECK(json_integer(element(a, 1), 77) == 77); /* no integer */
+    CHECK(json_get(m, "empty")->kind == JSON_OBJECT && json_length(json_get(m, "none")) == 0);
+    json_free(m);
+}
+
+static void what_is_no_json_object_is_refused(void) {
+    static const char *const wrong[] = {
+        "", "[]", "1", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":1}x", "{\"a\":\"\\q\"}",
+        "{\"a\":\"\\u12\"}", "{\"a\":\"x}", "{\"a\":\"x\\\"}", "{\"a\":tru}", "{\"a\":[1 2]}",
+        "{'a':1}", "{\"a\":\"\n\"}", "\"\\", "{\"a\":+1}", "{\"\\",
+    };
+    char deep[300] = "{\"a\":";
+    size_t i;
+    for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        json *m = parse(wrong[i]);
+        if (m) fprintf(stderr, "read: %s\n", wrong[i]);
+        CHECK(!m);
+        json_free(m);
+    }
+    memset(deep + 5, '[', sizeof deep - 6);
+    CHECK(!parse(deep));
+}
+
+static void every_beginning_of_a_message_is_survived(void) {
+    static const char whole[] = "{\"k\\u00e9\":[{\"a\":\"\\ud83d\\ude00\"},-1.5e-3,true],\"n\":null}";
+    size_t n;
+    for (n = 0; n < sizeof whole - 1; n++) {
+        char *copy = malloc(n + 1); /* of its exact length, so that the sanitizer sees the end */
+        json *m;
+        memcpy(copy, whole, n);
+        m = json_read(copy, n);
+        CHECK(!m);
+        json_free(m);
+        free(copy);
+    }
+}
+
+static void strings_are_quoted_and_what_is_no_utf8_is_replaced(void) {
+    text t = {NULL, 0, 0, 0};
+    json_quote(&t, "\xc3\xa9 \"\\\n\x01 \xe9 \xed\xa0\x80 \xf0\x9f\x98\x80 \xc3");
+    CHECK(!strcmp(t.bytes, "\"\xc3\xa9 \\\"\\\\\\u000a\\u0001 ? ??? \xf0\x9f\x98\x80 ?\""));
+    text_free(&t);
+}
+
+/* A locale with a decimal comma, where the machine has one. */
+static void numbers_do_not_depend_on_the_locale(void) {
+    json *m = parse("{\"a\": 0.25}");
+    setlocale(LC_ALL, "de_DE.UTF-8");
+    CHECK(json_real(json_get(m, "a"), 0) == 0.25);
+    setlocale(LC_ALL, "C");
+    json_free(m);
+}
+
+static size_t golden(const char *folder, const char *name, unsigned char *out, size_t n) {
+    char path[512];
+    FILE *file;
+    size_t got = 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if ((file = fopen(path, "rb")) != NULL) {
+        got = fread(out, 1, n, file);
+        fclose(file);
+    }
+    CHECK(got > 0);
+    return got;
+}
+
+static void the_golden_answers_are_decoded(const char *folder) {
+    unsigned char frame[256];
+    size_t n = golden(folder, "ack.0.bin", frame, sizeof frame), i;
+    header h;
+    CHECK(wire_decode(&h, frame, n) && h.kind == ACK && h.step == 1 && h.sequence == 44);
+    CHECK(h.flags == HOLD && h.campaign == 11259375);
+    for (i = 0; i < n; i++) CHECK(!wire_decode(&h, frame, i));
+    frame[4] = 2;
+    CHECK(!wire_decode(&h, frame, n));
+    n = golden(folder, "refused.0.bin", frame, sizeof frame);
+    CHECK(wire_decode(&h, frame, n) && h.kind == REFUSED && h.lease == 7);
+    CHECK(h.simulation == 4294967297u && isnan(h.t));
+    n = golden(folder, "resync.0.bin", frame, sizeof frame);
+    CHECK(wire_decode(&h, frame, n) && h.kind == RESYNC);
+}
+
+/* PART and the others come out of a real program in the kit; this one no program reaches. */
+static void a_steady_step_without_values_is_encoded_as_the_golden_frame(const char *folder) {
+    unsigned char expected[256], frame[HEADER_BYTES + ENTRY_BYTES];
+    size_t n = golden(folder, "steady.0.bin", expected, sizeof expected);
+    const entry row = {0, PENSTOCK_F32, 0};
+    header h;
+    memset(&h, 0, sizeof h);
+    h.kind = PART, h.campaign = 11259375, h.simulation = 5, h.lease = 8, h.n_parts = 2, h.plan = 2;
+    h.sequence = 46, h.t = -penstock_no_time();
+    wire_encode(frame, &h, &row, 1);
+    CHECK(n == sizeof frame && !memcmp(frame, expected, n));
+}
+
+static void wrong_calls_are_told_in_sentences(void) {
+    static const int64_t shape[] = {3, 2}, start[] = {0, 0}, extent[] = {3, 2}, wide[] = {4, 2};
+    const penstock_value alone[] = {{"nu", 0.5}};
+    const double u[6] = {0};
+    const float v[6] = {0};
+    penstock_array both[2];
+    penstock_link *link;
+    penstock_simulation *sim;
+    double nu = 0;
+    CHECK(penstock_connect(&link, NULL, alone, 1) == PENSTOCK_OK);
+    CHECK(penstock_layout_box(link, "u", 2, shape, start, extent) == PENSTOCK_OK);
+    CHECK(penstock_layout_box(link, "u", 2, wide, start, extent) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(strstr(penstock_error(link), "(4, 2)") && strstr(penstock_error(link), "(3, 2)"));
+    CHECK(penstock_layout_box(link, "u", 2, shape, start, wide) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(penstock_layout_indices(link, "u", 2, shape, wide, 2) == PENSTOCK_OK);
+    CHECK(penstock_layout_indices(link, "u", 2, shape, (const int64_t[]){6}, 1) ==
+          PENSTOCK_LAYOUT_ERROR);
+    CHECK(penstock_layout_box(link, "u", 2, shape, start, extent) == PENSTOCK_OK);
+    CHECK(penstock_next(link, &sim) == PENSTOCK_OK && sim);
+    CHECK(penstock_parameter(sim, "nu", &nu) == PENSTOCK_OK && nu == 0.5);
+    CHECK(penstock_parameter(sim, "mu", &nu) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(strstr(penstock_error(link), "it has nu"));
+    both[0] = penstock_f64("u", u, 5), both[1] = penstock_f32("v", v, 6);
+    CHECK(penstock_send(sim, 0.0, both, 2) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(strstr(penstock_error(link), "5 values"));
+    both[0] = penstock_f64("u", u, 6);
+    CHECK(penstock_send(sim, 0.5, both, 2) == PENSTOCK_OK);
+    CHECK(penstock_send(sim, 0.5, both, 2) == PENSTOCK_LAYOUT_ERROR); /* the same time twice */
+    CHECK(penstock_send(sim, 1.0, both, 1) == PENSTOCK_LAYOUT_ERROR); /* v is missing */
+    both[1] = both[0];
+    CHECK(penstock_send(sim, 1.5, both, 2) == PENSTOCK_LAYOUT_ERROR); /* u twice */
+    both[1] = penstock_f64("w", u, 6);
+    CHECK(penstock_send(sim, 2.0, both, 2) == PENSTOCK_LAYOUT_ERROR); /* w came late */
+    CHECK(penstock_inputs(sim, both, 1) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(!penstock_cancelled(sim));
+    CHECK(penstock_end(sim) == PENSTOCK_OK && penstock_end(sim) == PENSTOCK_OK);
+    CHECK(penstock_send(sim, 3.0, both, 2) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(penstock_next(link, &sim) == PENSTOCK_OVER && !sim);
+    CHECK(penstock_close(link) == PENSTOCK_OK && penstock_close(link) == PENSTOCK_OK);
+    CHECK(penstock_next(link, &sim) == PENSTOCK_LAYOUT_ERROR);
+    penstock_free(link);
+    penstock_free(NULL);
+}
+
+/* This check is built with a patience of 1.5 s. */
+static void silence_is_an_error_that_names_who_was_silent(void) {
+    penstock_link *link;
+    void *context = zmq_ctx_new(), *mute = zmq_socket(context, ZMQ_ROUTER);
+    char address[64];
+    size_t n = sizeof address;
+    problem why;
+    header identity;
+    sender *s;
+    zmq_bind(mute, "tcp://127.0.0.1:*");
+    zmq_getsockopt(mute, ZMQ_LAST_ENDPOINT, address, &n);
+    setenv("PENSTOCK_COORDINATOR", address, 1);
+    CHECK(penstock_connect(&link, NULL, NULL, 0) == PENSTOCK_CONNECTION_LOST);
+    CHECK(strstr(penstock_error(link), "did not answer 'hello'"));
+    penstock_free(link);
+    unsetenv("PENSTOCK_COORDINATOR");
+
+    memset(&identity, 0, sizeof identity);
+    s = sender_open(context, "7", address, &identity, 100, &why);
+    identity.kind = PLAN;
+    CHECK(s && sender_post(s, message_new(&identity, NULL, 0, NULL, 0)) == PENSTOCK_OK);
+    CHECK(s && sender_drain(s) == PENSTOCK_CONNECTION_LOST);
+    CHECK(strstr(why.text, "Shard 7 has not answered"));
+    sender_close(s);
+    zmq_close(mute);
+    zmq_ctx_term(context);
+}
+
+static void a_parallel_program_without_its_ranks_is_told(void) {
+    penstock_link *link;
+    setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+    CHECK(penstock_connect(&link, NULL, NULL, 0) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(strstr(penstock_error(link), "2 MPI ranks"));
+    penstock_free(link);
+    unsetenv("OMPI_COMM_WORLD_SIZE");
+}
+
+int main(int argc, char **argv) {
+    const char *folder = argc > 1 ? argv[1] : "../../tests/golden";
+    json_is_read_as_it_is_written();
+    what_is_no_json_object_is_refused();
+    every_beginning_of_a_message_is_survived();
+    strings_are_quoted_and_what_is_no_utf8_is_replaced();
+    numbers_do_not_depend_on_the_locale();
+    the_golden_answers_are_decoded(folder);
+    a_steady_step_without_values_is_encoded_as_the_golden_frame(folder);
+    wrong_calls_are_told_in_sentences();
+    silence_is_an_error_that_names_who_was_silent();
+    a_parallel_program_without_its_ranks_is_told();
+    printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",
+           failures);
+    return failures ? 1 : 0;
+}
