@@ -48,8 +48,20 @@ class RunRecords:
         targets = [
             {"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "process": name}}
             for name, port in addresses.metrics.items()
+            if self._runs(name)
         ]
         (self._run.root / "metrics.json").write_text(json.dumps(targets, indent=1) + "\n")
+
+    def _runs(self, process: str) -> bool:
+        """Whether the campaign has such a process."""
+        campaign = self._campaign
+        kind = process.partition("-")[0]
+        return {
+            "keeper": campaign.kept != "none",
+            "receiver": campaign.produces,
+            "rank": campaign.trains,
+            "validator": campaign.trains and campaign.design.held_out > 0,
+        }.get(kind, True)
 
     def processes(self, pids: Mapping[str, int | None], groups: Mapping[str, list[int]]) -> None:
         """processes.json: who runs under which process id, for people and for tests."""

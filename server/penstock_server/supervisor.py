@@ -28,6 +28,7 @@ from penstock_server.launch.ray_ranks import RankGroup
 from penstock_server.ledger import settled_segments
 from penstock_server.processes import ServerProcess
 from penstock_server.run_folder import RunFolder
+from penstock_server.run_processes import STOP_S, RunProcesses
 from penstock_server.run_records import RunRecords, Status
 from penstock_server.sizes import shard_names
 from penstock_server.stored_match import ENOUGH, match
@@ -35,11 +36,8 @@ from penstock_server.wiring import keeper_settings, slab_views, stored_views
 
 TURN_S = 0.1
 STATUS_S = 0.5
-STOP_S = 20.0  # for each kind of process to end by itself
-RECEIVER_S = 3.0  # for a receiver to hear that it may leave
 VALIDATOR_S = 600.0  # for the last evaluation
 
-KEEPER_S = 600.0  # for the keeper to write what is left
 
 Source = tuple[str, dict[str, Any]]  # a function by name, and its settings
 Feeds = tuple[str, list[dict[str, Any]]]  # the same for each rank
@@ -101,9 +99,7 @@ class Supervisor:
         self._records = RunRecords(campaign, run, self._points["train"])
         self._shards = shard_names(campaign)
         self._addresses = Addresses.choose(self._shards)
-        self._processes: dict[str, ServerProcess] = {}
-        self._launcher: LocalLauncher | None = None
-        self._ranks: RankGroup | None = None
+        self._processes = RunProcesses(run, self._records, self._shards, on_message)
         self._asker: Asker | None = None
         self._asked_s = 0.0
         self._ending = False
@@ -144,7 +140,7 @@ class Supervisor:
             campaign, run, self._addresses, self._points, session, settled or {}, done, absent
         )
         settings.save(run.settings / "coordinator.json")
-        self._add("coordinator", "penstock_server.coordinator")
+        self._processes.add("coordinator", "penstock_server.coordinator")
         self._asker = Asker(self._addresses.coordinator, "supervisor/0")
 
     def _start_receivers(self, ledgers: Path | None = None) -> None:
@@ -154,17 +150,18 @@ class Supervisor:
             name = f"receiver-{shard}"
             told = wiring.receiver_settings(campaign, run, self._addresses, shard, ledgers)
             told.save(run.settings / f"{name}.json")
-            self._add(name, "penstock_server.receiver")
+            self._processes.add(name, "penstock_server.receiver")
         if campaign.kept != "none":
             keeper = keeper_settings(campaign, run, self._addresses)
             keeper.save(run.settings / "keeper.json")
-            self._add("keeper", "penstock_server.keeper")
+            self._processes.add("keeper", "penstock_server.keeper")
 
     def _start_workers(self, command: Command | None) -> None:
         assert command is not None
         campaign = self._campaign
-        self._launcher = LocalLauncher(wiring.agency(campaign, self._run, self._addresses, command))
-        self._launcher.start(campaign.solver.workers)
+        agency = wiring.agency(campaign, self._run, self._addresses, command)
+        self._processes.launcher = LocalLauncher(agency)
+        self._processes.launcher.start(campaign.solver.workers)
         self._records.phase("started")
 
     def _start_training(self, views: Source, feeds: Feeds) -> None:
@@ -173,9 +170,9 @@ class Supervisor:
         if campaign.design.held_out:
             validator = wiring.validator_settings(campaign, run, self._addresses, views)
             (run.settings / "validator.json").write_text(json.dumps(_plain(validator), indent=1))
-            self._add("validator", "penstock_server.validation")
+            self._processes.add("validator", "penstock_server.validation")
         ranks = range(campaign.training.ranks)
-        self._ranks = RankGroup(
+        self._processes.ranks = RankGroup(
             wiring.training_plan(campaign, run),
             feed_factory=feeds[0],
             feed_settings=feeds[1],
@@ -184,19 +181,12 @@ class Supervisor:
             logs=run.logs,
             metrics_ports=[self._addresses.metrics[f"rank-{rank}"] for rank in ranks],
         )
-        self._ranks.start()
+        self._processes.ranks.start()
 
     def _stream_feeds(self) -> Feeds:
         ranks = range(self._campaign.training.ranks)
         told = [wiring.feed_settings(self._campaign, self._run, rank) for rank in ranks]
         return "penstock_server.feed:open_feed", told
-
-    def _add(self, name: str, module: str) -> None:
-        settings = self._run.settings / f"{name}.json"
-        self._processes[name] = ServerProcess(
-            name, module, settings, self._run.logs / f"{name}.log"
-        )
-        self._processes[name].start()
 
     def _find_settled(self) -> tuple[Path | None, Mapping[int, list[tuple[int, int]]]]:
         """What a resumed run's newest durable checkpoint has: ledgers, and segments in them."""
@@ -224,12 +214,7 @@ class Supervisor:
         while self._records.status.get("state") not in ("over", "trained"):
             self._turn()
             time.sleep(TURN_S)
-        self._end_workers()
-        for shard in self._shards:
-            self._processes[f"receiver-{shard}"].stop(STOP_S)
-        self._finish_keeper()
-        for shard in self._shards:
-            run.clear_shard(shard)
+        self._processes.end_production()
         self._records.phase("produced")
 
     def _train_stored(self) -> None:
@@ -258,8 +243,9 @@ class Supervisor:
 
     def _watch_training(self) -> None:
         """Until the ranks have finished."""
-        assert self._ranks is not None
-        while not self._ranks.finished:
+        ranks = self._processes.ranks
+        assert ranks is not None
+        while not ranks.finished:
             self._turn()
             time.sleep(TURN_S)
         self._ending = True
@@ -267,36 +253,23 @@ class Supervisor:
 
     def _turn(self) -> None:
         """One look at everything that was started; raises CampaignFailed."""
-        for process in self._processes.values():
-            self._look_after(process)
-        if self._launcher is not None:
-            for death in self._launcher.poll():
+        launcher, ranks = self._processes.launcher, self._processes.ranks
+        for process, code in self._processes.dead(self._ending):
+            self._start_again(process, code)
+        if launcher is not None:
+            for death in launcher.poll():
                 self._say(death.message)
-        if self._ranks is not None:
-            for message in self._ranks.poll():
+        if ranks is not None:
+            for message in ranks.poll():
                 self._say(message)
-            if self._ranks.failure is not None:
-                raise self._failed(self._ranks.failure)
+            if ranks.failure is not None:
+                raise self._failed(ranks.failure)
         self._ask_status()
-        self._note_processes()
+        self._processes.note()
         if self._records.status.get("state") == "stopping" and not self._ending:
             raise self._failed(str(self._records.status.get("why")))
 
-    def _note_processes(self) -> None:
-        agents = self._launcher.pids if self._launcher is not None else {}
-        pids = self._ranks.pids if self._ranks is not None else []
-        ranks = {f"rank-{rank}": pid for rank, pid in enumerate(pids) if pid}
-        server = {name: process.pid for name, process in self._processes.items()}
-        self._records.processes(
-            {**server, **agents, **ranks},
-            {"solvers": list(agents.values()), "training": list(ranks.values())},
-        )
-
-    def _look_after(self, process: ServerProcess) -> None:
-        code = process.ended()
-        # Whoever was told to leave ends with 0; the coordinator leaves last.
-        if code is None or (code == 0 and (self._ending or process.name != "coordinator")):
-            return
+    def _start_again(self, process: ServerProcess, code: int) -> None:
         tail = process.tail()
         self._note(process.name, f"ended with exit code {code}")
         if not process.restart():
@@ -328,8 +301,8 @@ class Supervisor:
         """The validator's last word, then everyone goes home; writes summary.json."""
         assert self._asker is not None
         self._ending = True
-        model = self._ranks.model if self._ranks is not None else None
-        validator = self._processes.get("validator")
+        ranks, validator = self._processes.ranks, self._processes.server.get("validator")
+        model = ranks.model if ranks is not None else None
         if validator is not None and model is not None:
             deadline = time.monotonic() + VALIDATOR_S
             while validator.ended() != 0 and time.monotonic() < deadline:
@@ -343,8 +316,8 @@ class Supervisor:
             status = self._asker.ask("status", timeout_s=10.0, **self._records.cursors)
             self._take_status(status)
             self._asker.ask("stop", timeout_s=10.0, why="the run is complete.")
-        self._note_processes()
-        self._go_home()
+        self._processes.note()
+        self._processes.go_home(self._asker)
         self._records.phase("ended")
         summary = self._records.summarise()
         requested = summary["simulations"]["requested"]
@@ -355,53 +328,11 @@ class Supervisor:
     def stop(self) -> None:
         """Ends whatever still runs; may be called twice."""
         self._ending = True
-        if self._ranks is not None:
-            self._ranks.stop()
-        self._go_home()
+        if self._processes.ranks is not None:
+            self._processes.ranks.stop()
+        self._processes.go_home(self._asker)
         if self._asker is not None:
             self._asker.close()
-
-    def _end_workers(self) -> None:
-        """Agents leave by themselves once there is nothing more to do; the rest is ended."""
-        if self._launcher is None:
-            return
-        deadline = time.monotonic() + STOP_S
-        while self._launcher.alive and time.monotonic() < deadline:
-            self._launcher.poll()
-            self._note_processes()
-            time.sleep(0.05)
-        self._launcher.stop(STOP_S)
-
-    def _finish_keeper(self) -> None:
-        """It stores what is left, though it may have to be started once more for that."""
-        keeper = self._processes.get("keeper")
-        if keeper is None:
-            return
-        self._run.keeper_finish.touch()
-        deadline = time.monotonic() + KEEPER_S
-        while keeper.ended() != 0 and time.monotonic() < deadline:
-            if keeper.ended() is not None and not keeper.restart():
-                self._say(f"The data set is not complete; see {keeper.log}.\n{keeper.tail()}")
-                break
-            time.sleep(TURN_S)
-        keeper.stop(STOP_S)
-
-    def _go_home(self) -> None:
-        """Agents first, so that no worker talks to a shard that is gone; the coordinator last."""
-        asked = self._processes.get("coordinator")
-        alive = asked is not None and asked.ended() is None
-        if self._launcher is not None and self._asker is not None and alive:
-            with contextlib.suppress(NoAnswer, ValueError):
-                self._asker.ask("stop", timeout_s=5.0, why="the supervisor ends the run.")
-        self._end_workers()
-        for name, process in self._processes.items():
-            if name.startswith("receiver") and asked is not None and asked.ended() is None:
-                process.wait(RECEIVER_S)
-            if name not in ("coordinator", "keeper"):
-                process.stop(STOP_S)
-        self._finish_keeper()
-        if asked is not None and not asked.wait(5.0):
-            asked.stop(STOP_S)
 
     def _failed(self, text: str, detail: str = "") -> CampaignFailed:
         with contextlib.suppress(Exception):

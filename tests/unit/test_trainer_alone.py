@@ -22,6 +22,7 @@ from penstock_server import snapshot
 from penstock_server.trainer import train
 from penstock_server.turns import Diverged
 from penstock_surrogates import storage
+from penstock_surrogates.batch import Batch
 
 torch.set_num_threads(1)
 
@@ -116,13 +117,22 @@ def wait_for_writers() -> None:
             thread.join(10)
 
 
+class Patient(ScriptedFeed):
+    """Lets the writer finish now and then, however slow the disk is."""
+
+    def take(self, batch: int) -> Batch:
+        if batch % 10 == 0:
+            wait_for_writers()
+        return super().take(batch)
+
+
 def test_a_resumed_training_uses_the_newest_checkpoint_that_is_intact(tmp_path: Path) -> None:
     batches = make_batches(40)
     calm = make_plan(tmp_path / "calm")
     train(calm, ScriptedFeed(batches), ignore, clock=TickingClock())
 
     plan = make_plan(tmp_path / "killed", limits={"checkpoint_s": 1e-6})
-    feed = ScriptedFeed(batches, die_at=30)
+    feed = Patient(batches, die_at=30)
     with pytest.raises(Interrupted):
         train(plan, feed, ignore, clock=TickingClock())
     wait_for_writers()
