@@ -76,10 +76,6 @@ class DataFile:
                 }
         self._file = os.open(path, os.O_RDWR)
 
-    def names(self, role: str) -> set[str]:
-        """The arrays of a role: field.NAME, input.NAME and the small ones."""
-        return set(self._columns[role])
-
     def row(self, role: str, simulation: int, parameters: Array) -> int | None:
         """Where the simulation is to stand; None when the file has no row left."""
         rows = self.rows[role]

@@ -75,7 +75,6 @@ class DataSet:
             with h5py.File(self.path, "r") as file:
                 self._check_format(file)
                 self.campaign = str(file.attrs["campaign"])
-                self.toml = str(file.attrs["toml"])
                 self.parameter_names: list[str] = list(json.loads(str(file.attrs["parameters"])))
                 self.about: dict[str, FieldAbout] = {}
                 self.roles = {role: self._group(file[role]) for role in file}

@@ -35,14 +35,16 @@ def point(simulation: int) -> dict[str, float]:
     return {"a": simulation / 7, "b": -1.0 * simulation}
 
 
-def put(file: DataFile, role: str, simulation: int, first: int, n: int) -> None:
+def put(
+    file: DataFile, role: str, simulation: int, first: int, n: int, inputs: bool = False
+) -> None:
     """Steps first .. first + n - 1 of a simulation."""
     at = file.row(role, simulation, np.array(list(point(simulation).values())))
     assert at is not None
     steps = range(first, first + n)
     fields = {"u": np.stack([value(simulation, step) for step in steps])}
-    inputs = {"k": np.full(2, simulation, np.float32)} if "input.k" in file.names(role) else {}
-    file.put(role, at, first, np.array([0.1 * (step + 1) for step in steps]), fields, inputs)
+    given = {"k": np.full(2, simulation, np.float32)} if inputs else {}
+    file.put(role, at, first, np.array([0.1 * (step + 1) for step in steps]), fields, given)
 
 
 def write(path: Path, simulations: dict[str, list[int]], steps: int = 6) -> None:

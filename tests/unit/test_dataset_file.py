@@ -74,7 +74,7 @@ def test_rows_without_data_take_no_room_on_the_disk(tmp_path: Path) -> None:
 def test_input_fields_come_once_a_simulation(tmp_path: Path) -> None:
     path = tmp_path / "data.h5"
     file = DataFile(path, stored.layout({"train": 2}, inputs=True))
-    stored.put(file, "train", 7, 0, 6)
+    stored.put(file, "train", 7, 0, 6, inputs=True)
     file.end("train", 7, 6)
     (read,) = DataSet(path).trajectories("train")
     assert read.inputs["k"].tolist() == [7, 7]
