@@ -46,7 +46,7 @@ PROBLEMS = {
 }
 Size = dict[str, float]
 FULL: Size = {
-    "n": 100, "steps": 100, "simulations": 2000, "batches": 25_000, "capacity": 6000,
+    "n": 100, "steps": 100, "simulations": 2000, "batches": 25_000, "capacity": 20_000,
     "threshold": 1000, "validation": 30, "test": 200, "every": 2500, "small": 100, "draws": 1.25,
 }  # fmt: skip
 QUICK: Size = {
