@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo test test-slow test-conformance check check-client clean
+.PHONY: help setup demo test test-slow test-chaos test-conformance check check-client clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,8 +18,12 @@ demo: setup ## MPI heat solvers train a network while they run: error and pictur
 test: setup ## the tests, without those below
 	$(PYTEST) tests -m "not slow and not chaos and not cluster"
 
-test-slow: setup ## the long tests, those that kill processes, those with several nodes
-	$(PYTEST) tests -m "slow or chaos or cluster"
+test-slow: setup ## the long tests, those with several nodes
+	$(PYTEST) tests -m "(slow or cluster) and not chaos"
+
+test-chaos: ## ten campaigns with 20 faults each: about an hour
+	@bash deploy/setup.sh network
+	$(PYTEST) tests/chaos -m chaos
 
 test-conformance: ## the clients in Python, C, C++ and Fortran against a scripted server
 	@bash deploy/setup.sh compilers

@@ -7,6 +7,7 @@
 #   PENSTOCK_SOLVER_PYTHON=/path/python   use this interpreter's DOLFINx
 #   PENSTOCK_NO_APT=1                     never call apt
 #   deploy/setup.sh compilers             what the clients in C, C++ and Fortran are built with, too
+#   deploy/setup.sh network               what the chaos tests cut networks with, too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -21,6 +22,11 @@ if command -v flock >/dev/null; then
     exec 9>.cache/setup.lock
     flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
 fi
+
+has_commands() { # NAME..: all of them; `command -v` is content with one
+    local name
+    for name in "$@"; do command -v "$name" >/dev/null || return 1; done
+}
 
 has_modules() { # INTERPRETER MODULE..
     "$1" -c 'import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))' \
@@ -153,7 +159,7 @@ compiled_forms() {
 }
 
 compilers() { # what `make test-conformance` needs
-    if command -v gcc g++ gfortran mpicc mpirun pkg-config >/dev/null && pkg-config --exists libzmq; then
+    if has_commands gcc g++ gfortran mpicc mpirun pkg-config && pkg-config --exists libzmq; then
         return 0
     fi
     local needed=(gcc g++ gfortran libopenmpi-dev openmpi-bin libzmq3-dev pkg-config)
@@ -164,9 +170,19 @@ compilers() { # what `make test-conformance` needs
     fi
 }
 
+network() { # what `make test-chaos` needs
+    if has_commands ip iptables; then return 0; fi
+    local needed=(iproute2 iptables)
+    if can_apt; then
+        install_packages "${needed[@]}"
+    else
+        say "not installed, for want of root or apt: ${needed[*]}"
+    fi
+}
+
 begin=$SECONDS
 debian_packages
-if [ "${1:-}" = compilers ]; then compilers; fi
+case "${1:-}" in compilers | network) "$1" ;; esac
 server_environment
 compiled_forms
 elapsed=$((SECONDS - begin))

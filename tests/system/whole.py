@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,16 @@ def _hear_ctrl_c() -> None:
 
 
 class Run:
-    """A `penstock run` under way."""
+    """A `penstock run` under way; `prefix` is what its command is started with."""
 
-    def __init__(self, campaign: Path, *arguments: str) -> None:
+    def __init__(self, campaign: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.runs = campaign.parent / "runs"
         self._log = campaign.parent / "output.txt"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "penstock.command", "run", str(campaign), "--plain",
-                    "--runs", str(self.runs), *arguments,
+                    *prefix, sys.executable, "-m", "penstock.command", "run", str(campaign),
+                    "--plain", "--runs", str(self.runs), *arguments,
                 ],
                 stdout=log,
                 stderr=log,
@@ -162,8 +162,8 @@ class Started:
     def __init__(self) -> None:
         self.runs: list[Run] = []
 
-    def __call__(self, campaign: Path, *arguments: str) -> Run:
-        self.runs.append(Run(campaign, *arguments))
+    def __call__(self, campaign: Path, *arguments: str, prefix: Sequence[str] = ()) -> Run:
+        self.runs.append(Run(campaign, *arguments, prefix=prefix))
         return self.runs[-1]
 
 
