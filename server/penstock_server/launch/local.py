@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from penstock_server.launch.launcher import Agency, Death
 
-RESTARTS = 5  # of one agent, before it is left dead
-PAUSE_S = 1.0  # before the first restart, doubled each time
+RESTARTS = 5  # of one agent in a row, each within SETTLED_S of its start; then it is left dead
+SETTLED_S = 60.0
+PAUSE_S = 1.0  # before the first restart of a row, doubled each time
 LEFT = 0  # the exit code of an agent that the coordinator sent home
 
 
@@ -27,7 +28,8 @@ class LocalLauncher:
         self._agency = agency
         self._clock = clock
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._deaths: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}  # in a row
+        self._started_s: dict[str, float] = {}
         self._due: dict[str, float] = {}  # dead agents -> when they are started again
         self._stopped = False
 
@@ -89,13 +91,19 @@ class LocalLauncher:
                 env={**os.environ, **self._agency.environment},
                 start_new_session=True,
             )
+        self._started_s[agent] = self._clock()
 
     def _bury(self, agent: str, code: int) -> Death:
-        self._deaths[agent] += 1
+        lived_s = self._clock() - self._started_s[agent]
+        self._deaths[agent] = 1 if lived_s > SETTLED_S else self._deaths[agent] + 1
         again = self._deaths[agent] <= RESTARTS
         if again:
             self._due[agent] = self._clock() + PAUSE_S * 2 ** (self._deaths[agent] - 1)
-        future = "it is started again" if again else f"it died {RESTARTS + 1} times and stays dead"
+        future = (
+            "it is started again"
+            if again
+            else f"it died {RESTARTS + 1} times in a row and stays dead"
+        )
         log = self._agency.log_dir / f"{agent}.agent.log"
         message = f"The agent {agent} ended with exit code {code}; {future}. Its log is {log}."
         return Death(agent, code, message, again)
