@@ -30,6 +30,16 @@ with penstock.connect(parameters={"a": 1.0}) as link:
 done = subprocess.run([sys.prefix + "/bin/penstock"], capture_output=True, text=True)
 assert done.returncode == 2, done
 assert 'pip install "penstock[server]"' in done.stderr, done.stderr
+solver = "import numpy; [numpy.save(f'u_{i}.npy', [0.0, ${a}]) for i in range(3)]"
+done = subprocess.run(
+    [
+        sys.prefix + "/bin/penstock", "wrap", "--field", "u=u_*.npy", "--parameter", "a=1",
+        "--", sys.executable, "-c", solver,
+    ],
+    capture_output=True,
+    text=True,
+)
+assert done.returncode == 0 and "3 steps of u (2,)" in done.stderr, done
 print("check-client: the client works alone, without torch and ray")
 PYTHON
 rm -rf "../client-venv"

@@ -1,4 +1,7 @@
-"""The program `penstock`: hands over to the server's command line, if the server is installed."""
+"""The program `penstock`: hands over to the server's command line, if the server is installed.
+
+`penstock wrap` alone is the client's own: it runs where the solvers run.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ SERVER_PYTHON = (3, 11)
 
 def main() -> int:
     """Entry point of the script; the light client alone answers with how to get the server."""
+    if sys.argv[1:2] == ["wrap"]:
+        from penstock import wrap
+
+        return wrap.main(sys.argv[2:])
     if sys.version_info < SERVER_PYTHON:
         version = ".".join(map(str, sys.version_info[:3]))
         return _explain(f"the server needs Python 3.11 or newer, and this is Python {version}")
@@ -25,8 +32,9 @@ def main() -> int:
 def _explain(why: str) -> int:
     print(
         f"penstock: {why}.\n"
-        "This installation has the light client for solvers (import penstock). For the training "
-        'server and its commands:\n    pip install "penstock[server]"',
+        "This installation has the light client for solvers (import penstock) and `penstock wrap` "
+        "for programs that stay as they are. For the training server and its commands:\n"
+        '    pip install "penstock[server]"',
         file=sys.stderr,
     )
     return 2

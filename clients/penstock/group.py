@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from penstock.processes import (
 TAIL_BYTES = 8192
 GRACE_S = 3.0  # between TERM and KILL; mpirun itself takes one second to end its ranks
 NOT_FOUND, NOT_STARTED = 127, 126  # what a shell answers for such commands
+MAY_HALT = "PENSTOCK_MAY_HALT=1"  # in a program's environment: its wrapper stops it while it waits
 
 
 class Group:
@@ -96,7 +98,8 @@ class Group:
             self.end()
             self.finished = not alive
         now = time.monotonic()
-        stopped = [process.pid for process in alive if process.state == "T"]
+        halted = {process.pid: process for process in alive if process.state == "T"}
+        stopped = set(halted).difference(marked(halted, MAY_HALT) if halted else ())
         self._stopped_since = {pid: self._stopped_since.get(pid, now) for pid in stopped}
         if self._kill_at is not None and now >= self._kill_at:
             kill_all((process.pid for process in alive), signal.SIGKILL)
@@ -139,16 +142,16 @@ class Keeper:
     The kernel tells the command itself of the agent's death (PR_SET_PDEATHSIG); its children learn
     it from here: the mpirun under a shell script, and the ranks of an mpirun that was terminated in
     its first moments, which Open MPI 4.1 leaves behind. Start it before any thread or ZeroMQ
-    context.
+    context. `folder`, if given, is removed after them: it is in memory.
     """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, folder: str = "") -> None:
         reading, self._writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 os.close(self._writing)
-                _keep(reading, mark)
+                _keep(reading, mark, folder)
             finally:
                 os._exit(1)  # never into the agent's own code
         os.close(reading)
@@ -166,7 +169,7 @@ class Keeper:
             os.waitpid(self.pid, 0)
 
 
-def _keep(reading: int, mark: str) -> NoReturn:
+def _keep(reading: int, mark: str, folder: str) -> NoReturn:
     os.setsid()  # what is sent to the agent's group must not reach us
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -182,6 +185,8 @@ def _keep(reading: int, mark: str) -> NoReturn:
     while True:
         table = processes()
         left = [p for p in family(table, marked(table, mark), sessions) if p.alive]
+        if folder:  # at every turn: who keeps this process may not wait as long as it would
+            shutil.rmtree(folder, ignore_errors=True)
         if not left or time.monotonic() > kill_at + GRACE_S:
             os._exit(0)
         if number == signal.SIGTERM or time.monotonic() >= kill_at:

@@ -108,6 +108,19 @@ def test_the_order_end_ends_every_process_of_the_command(boss: Boss, command: li
     assert not any(map(alive, pids))
 
 
+def test_a_program_that_its_wrapper_halts_does_not_count_as_stopped(boss: Boss) -> None:
+    script = "sleep 1000 & PENSTOCK_MAY_HALT=1 sleep 1001 & wait"
+    agent, _ = start_sleeping(boss, ["sh", "-c", script], "--silence-s", "0.5")
+    (halted,) = named(agent, "sleep 1001")
+    os.kill(halted, signal.SIGSTOP)
+    seen = len(boss.beats)
+    boss.until(lambda beat: len(boss.beats) > seen + 12)
+    assert all(beat["state"] == "running" for beat in boss.beats[seen:])
+    (other,) = named(agent, "sleep 1000")
+    os.kill(other, signal.SIGSTOP)
+    boss.until(lambda beat: beat["state"] == "stopped")
+
+
 @pytest.mark.parametrize("command", [COMMANDS[0], *MPIRUN])
 def test_a_stopped_process_is_reported_and_can_be_ended(boss: Boss, command: list[str]) -> None:
     agent, pids = start_sleeping(boss, command, "--silence-s", "0.5")
