@@ -2,9 +2,10 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := .venv/bin
+FRAMES ?= 5000000
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo test test-slow test-chaos test-conformance check check-client clean
+.PHONY: help setup demo test test-slow test-chaos test-conformance fuzz check check-client clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -24,6 +25,11 @@ test-slow: setup ## the long tests, those with several nodes
 test-chaos: ## ten campaigns with 20 faults each: about an hour
 	@bash deploy/setup.sh network
 	$(PYTEST) tests/chaos -m chaos
+
+fuzz: setup ## mutated frames on both ports, coverage-guided: FRAMES=5000000 on each
+	$(BIN)/python -m pip install -q -c constraints.txt atheris
+	$(BIN)/python tests/fuzz/run.py data --frames $(FRAMES)
+	$(BIN)/python tests/fuzz/run.py control --frames $(FRAMES)
 
 test-conformance: ## the clients in Python, C, C++ and Fortran against a scripted server
 	@bash deploy/setup.sh compilers

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,7 +27,9 @@
 #include "source/wire.h"
 #include "source/layout.h"
 #include "source/message.h"
+#include "source/keys.h"
 #include "source/sender.h"
+#include "source/handshakes.h"
 #include "source/asker.h"
 #include "source/link.h"
 #include "source/coordinator.h"
@@ -75,6 +78,7 @@ static penstock_code take_names(penstock_link *link) {
     link->worker = copy_text(worker ? worker : name);
     link->asker.context = link->context;
     link->asker.address = link->address, link->asker.worker = link->worker;
+    link->asker.keys = &link->keys;
     link->asker.waiting_since_s = -1.0;
     return link->address && link->worker && link->context ? PENSTOCK_OK : no_memory(&link->why);
 }
@@ -127,6 +131,7 @@ penstock_code penstock_connect(penstock_link **made, const penstock_ranks *ranks
     if (code == PENSTOCK_OK) code = take_names(link);
     if (code != PENSTOCK_OK) return code;
     if (link->alone) return take_alone(link, alone, n_alone);
+    if ((code = keys_read(&link->keys, &link->why)) != PENSTOCK_OK) return code;
     code = coordinator_hello(link, &welcome);
     return code == PENSTOCK_OK ? take_welcome(link, welcome) : code;
 }
@@ -251,6 +256,7 @@ void penstock_free(penstock_link *link) {
     json_free(link->book);
     text_free(&link->outcome);
     free(link->address);
+    free(link->keys.path);
     free(link->worker);
     free(link);
 }

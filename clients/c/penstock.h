@@ -34,7 +34,8 @@ typedef enum penstock_code {
     PENSTOCK_OK = 0,
     PENSTOCK_OVER = 1,            /* penstock_next: there are no more simulations */
     PENSTOCK_LAYOUT_ERROR = 2,    /* a field, shape, layout or call other than the campaign's */
-    PENSTOCK_CONNECTION_LOST = 3, /* a shard or the coordinator stayed silent beyond every deadline */
+    PENSTOCK_CONNECTION_LOST = 3, /* a shard or the coordinator stayed silent beyond every deadline,
+                                     or does not accept the key */
     PENSTOCK_REFUSED = 4,         /* the coordinator says that a request makes no sense */
     PENSTOCK_SYSTEM_ERROR = 5     /* memory, libzmq or MPI failed */
 } penstock_code;

@@ -17,11 +17,13 @@ from types import FrameType
 from typing import Any
 
 from penstock.control import Asker, NoAnswer
+from penstock.errors import KeyFileError, KeyRefused
 from penstock.group import Group, Keeper
+from penstock.keys import ClientKeys
 from penstock.processes import adopt_orphans, die_with_parent
 
 LOOK_S = 0.1  # how often the command is asked whether it has ended
-LEFT, COORDINATOR_LOST = 0, 4  # exit codes; 128 + n after signal n
+LEFT, COORDINATOR_LOST, NO_KEY = 0, 4, 5  # exit codes; 128 + n after signal n
 
 
 class Agent:
@@ -173,25 +175,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     adopt_orphans()
     incarnation = os.urandom(6).hex()
     keeper = Keeper(f"PENSTOCK_INCARNATION={incarnation}")
-    with Asker(options.coordinator, f"agent/{options.agent}") as asker:
-        agent = Agent(
-            asker,
-            options.agent,
-            options.command,
-            options.log_dir,
-            keeper,
-            incarnation,
-            beat_s=options.beat_s,
-            silence_s=options.silence_s,
-            patience_s=options.coordinator_patience_s,
-        )
+    try:
+        keys = ClientKeys.from_environment()  # the worker's, too: it inherits the environment
+        with Asker(options.coordinator, f"agent/{options.agent}", keys=keys) as asker:
+            agent = Agent(
+                asker,
+                options.agent,
+                options.command,
+                options.log_dir,
+                keeper,
+                incarnation,
+                beat_s=options.beat_s,
+                silence_s=options.silence_s,
+                patience_s=options.coordinator_patience_s,
+            )
 
-        def leave(number: int, _frame: FrameType | None) -> None:
-            agent.leave(128 + number)
+            def leave(number: int, _frame: FrameType | None) -> None:
+                agent.leave(128 + number)
 
-        signal.signal(signal.SIGTERM, leave)
-        signal.signal(signal.SIGINT, leave)
-        exit_code = agent.run()
+            signal.signal(signal.SIGTERM, leave)
+            signal.signal(signal.SIGINT, leave)
+            exit_code = agent.run()
+    except (KeyFileError, KeyRefused) as error:
+        print(f"penstock agent {options.agent}: {error}", file=sys.stderr)
+        return NO_KEY  # a worker that runs is ended by the keeper
     keeper.close()
     return exit_code
 

@@ -8,9 +8,13 @@ import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Callable
+from typing import Any
 
 import zmq
+
+from penstock.errors import KeyRefused
+from penstock.handshakes import Handshakes
+from penstock.keys import ClientKeys
 
 LARGEST_BYTES = 1 << 20
 RESENDS_PER_SOCKET = 3  # unanswered, before a fresh socket is made: a half-open link never heals
@@ -54,9 +58,8 @@ class Asker:
     """One process's line to the coordinator: a request at a time, repeated until it is answered.
 
     `ask` blocks; `post` and `poll` serve event loops. Not for several threads at once. A restarted
-    coordinator is found again without the caller's doing.
-
-    `configure` is called with each new socket before it connects (for keys and the like).
+    coordinator is found again without the caller's doing. Whatever sends raises KeyRefused when
+    the coordinator does not accept `keys`, or wants keys.
     """
 
     def __init__(
@@ -66,13 +69,14 @@ class Asker:
         *,
         resend_s: float = 1.0,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        configure: Callable[[zmq.Socket[bytes]], None] | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
         self.address = address
         self.name = name
         self._resend_s = resend_s
-        self._configure = configure
+        self._keys = keys
         self._context = context or zmq.Context.instance()
+        self._handshakes = Handshakes(self._context, keys.path if keys is not None else None)
         self._number = 0
         self._frame: bytes | None = None  # the request that waits for its reply
         self._sent_at = 0.0
@@ -139,6 +143,7 @@ class Asker:
         if self._socket is not None:
             self._socket.close(linger=0)
             self._socket = None
+        self._handshakes.close()
 
     def __enter__(self) -> Asker:
         return self
@@ -170,6 +175,10 @@ class Asker:
         assert self._frame is not None
         assert self._waiting_since is not None
         now = time.monotonic()
+        if refusal := self._handshakes.refusal(now):
+            raise KeyRefused(
+                f"The coordinator at {self.address} does not let {self.name} in: {refusal}"
+            )
         silent_s = now - max(self._connected_at, self._waiting_since)
         if silent_s >= RESENDS_PER_SOCKET * self._resend_s:
             self._open().close(linger=0)
@@ -190,8 +199,9 @@ class Asker:
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        if self._configure is not None:
-            self._configure(socket)
+        if self._keys is not None:
+            self._keys.put_on(socket)
+        self._handshakes.watch(socket)
         socket.connect(self.address)
         return socket
 

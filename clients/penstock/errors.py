@@ -13,3 +13,11 @@ class LayoutError(PenstockError):
 
 class ConnectionLost(PenstockError):
     """A shard or the coordinator stayed silent beyond every deadline."""
+
+
+class KeyFileError(PenstockError):
+    """The file that PENSTOCK_KEYS names cannot be used; the text says why, without a key."""
+
+
+class KeyRefused(ConnectionLost):
+    """The server does not accept this program's key, or wants one that it has not got."""

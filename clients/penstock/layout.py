@@ -6,6 +6,7 @@ crop, stride and choice of components. A Share maps one to the other for one ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -82,10 +83,15 @@ class Share:
     take: Any
     plan: np.ndarray = field(repr=False)
 
-    def pick(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """The one copy between the solver's memory and the wire; always a fresh array."""
-        chosen = values if self.take is None else values[self.take]
-        return np.array(chosen, dtype=dtype, order="C", copy=True)
+    @property
+    def n_values(self) -> int:
+        """How many values of the field go out from here."""
+        return math.prod(self.sent_shape)
+
+    def pick(self, values: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """The one copy between the solver's memory and the wire, into `out` of `sent_shape`."""
+        np.copyto(out, values if self.take is None else values[self.take], casting="unsafe")
+        return out
 
 
 def whole(spec: FieldSpec) -> Share:

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import zmq
 
+from penstock.buffers import Buffers
 from penstock.errors import LayoutError
+from penstock.keys import ClientKeys
 from penstock.layout import FieldSpec, Owned, Share, share, whole
 from penstock.ranks import Ranks
 from penstock.sender import Sender
+from penstock.shipment import Shipment
 from penstock.simulation import Assignment, Simulation
 from penstock.source import PATIENCE_S, Alone, Coordinator, Source
 from penstock.wire import FieldEntry, Header, Kind, dtype_code
@@ -30,7 +33,8 @@ def connect(comm: Any = None, *, parameters: Mapping[str, float] | None = None) 
 
     comm: an mpi4py communicator, or None for a serial program. parameters: what a stand-alone run
     (no PENSTOCK_COORDINATOR in the environment) simulates. Raises ConnectionLost when the
-    coordinator does not answer, PenstockError for a parallel program without a communicator.
+    coordinator does not answer, KeyRefused when it does not let the program in, KeyFileError for
+    PENSTOCK_KEYS, PenstockError for a parallel program without a communicator.
     """
     return Link(comm, os.environ.get("PENSTOCK_COORDINATOR"), parameters)
 
@@ -42,10 +46,11 @@ class Link:
         self, comm: Any, address: str | None, parameters: Mapping[str, float] | None = None
     ) -> None:
         self._ranks = Ranks(comm, self._flow)
+        self._keys = ClientKeys.from_environment() if address else None
         self._context = zmq.Context()
         self._alone = not address
         self._source: Source = (
-            Coordinator(address, self._ranks, self._context, self._flow)
+            Coordinator(address, self._ranks, self._context, self._flow, self._keys)
             if address
             else Alone(parameters or {})
         )
@@ -57,6 +62,8 @@ class Link:
         self._plan = 0
         self._plan_payload: tuple[Header, list[np.ndarray]] | None = None
         self._planned: set[str] = set()  # shards that know the present plan
+        self.buffers = Buffers()
+        self._shipments: dict[str, Shipment] = {}
         self._learned: set[str] = set()  # of "step" and "input", what has been sent
         try:
             body = self._source.hello()
@@ -95,7 +102,7 @@ class Link:
                 f"declares {spec.shape}. Correct [fields.{field}] or the solver's size."
             )
         self._shares[field] = share(spec, owned)
-        self._plan_payload = None
+        self._forget_layout()
 
     def simulations(self) -> Iterator[Simulation]:
         """Yields simulations until there are no more; the loop body runs one each."""
@@ -138,6 +145,14 @@ class Link:
             self._abandon(error)
 
     # -- what a simulation needs of its link -----------------------------------------------------
+
+    def shipment(self, fields: Mapping[str, Any], when: str) -> Shipment:
+        """How this rank ships the fields of a step or the inputs; when: "step" or "input"."""
+        self.learn(fields, when)
+        if when not in self._shipments:
+            specs = [s for s in self.specs.values() if (s.role == "input") == (when == "input")]
+            self._shipments[when] = Shipment(when, specs, self.shares())
+        return self._shipments[when]
 
     def shares(self) -> Mapping[str, Share]:
         """This rank's share of each field; a lone rank owns fields whole without saying so."""
@@ -184,6 +199,7 @@ class Link:
                     self._identity(),
                     max(1, self._window_bytes // max(1, len(shards))),
                     PATIENCE_S,
+                    self._keys,
                 )
         return [self._senders[shard] for shard in shards]
 
@@ -273,7 +289,11 @@ class Link:
 
     def _declare(self, spec: FieldSpec) -> None:
         self.specs = {**self.specs, spec.name: spec}
+        self._forget_layout()
+
+    def _forget_layout(self) -> None:
         self._plan_payload = None
+        self._shipments.clear()
 
     def _unknown(self, field: str, shape: tuple[int, ...], role: str) -> FieldSpec:
         return FieldSpec(field, len(self.specs), shape, np.dtype("float64"), role)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from penstock import wire
+from penstock.buffers import Buffers
 from penstock.errors import LayoutError
-from penstock.layout import FieldSpec, Share
 from penstock.sender import Sender
+from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
 
 
@@ -57,10 +58,9 @@ class Outlet(Protocol):
 
     segment_steps: int
     every: int
-    specs: Mapping[str, FieldSpec]
+    buffers: Buffers
 
-    def learn(self, fields: Mapping[str, Any], when: str) -> None: ...
-    def shares(self) -> Mapping[str, Share]: ...
+    def shipment(self, fields: Mapping[str, Any], when: str) -> Shipment: ...
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
     def tell_plan(self, senders: list[Sender]) -> None: ...
     def header(self, kind: Kind, assignment: Assignment) -> Header: ...
@@ -100,7 +100,7 @@ class Simulation:
     def cancelled(self) -> bool:
         """Whether the server wants no more of this simulation; collective over the MPI ranks."""
         for sender in self._senders:
-            sender.flow()
+            sender.glance()
         if self._outlet.anywhere(self.refusal is not None):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
@@ -114,9 +114,10 @@ class Simulation:
         """Sends this rank's part of the input fields; before the first step."""
         if self._calls:
             raise LayoutError("Input fields are sent before the first step; a step went already.")
-        payloads, entries = self._pick(fields, "input")
+        shipment = self._outlet.shipment(fields, "input")
+        payloads = shipment.pack(fields, self._outlet.buffers)
         for sender in self._open():
-            header = self._header(Kind.INPUT, entries)
+            header = self._header(Kind.INPUT, shipment.table)
             sender.announce(("input", self.lease), header, payloads)
 
     def send(self, t: float | None = None, /, **fields: Any) -> None:
@@ -136,7 +137,8 @@ class Simulation:
         self._calls += 1
         if (self._calls - 1) % self._outlet.every:
             return
-        payloads, entries = self._pick(fields, "step")
+        shipment = self._outlet.shipment(fields, "step")
+        payloads = shipment.pack(fields, self._outlet.buffers)
         step, self.steps = self.steps, self.steps + 1
         if not self._senders:
             return
@@ -146,12 +148,13 @@ class Simulation:
         self._open()
         sender = self._senders[segment % len(self._senders)]
         ordinal = segment // len(self._senders)
-        sender.flow()
-        if sender.granted(self.lease) <= ordinal or not sender.has_room():
+        sender.glance()
+        if not self._may_send(sender, ordinal):
             sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
         if self.refusal is None:
             time_ = wire.NO_TIME if t is None else float(t)
-            sender.post(self._header(Kind.PART, entries, step=step, t=time_), payloads)
+            header = self._header(Kind.PART, shipment.table, step=step, t=time_)
+            sender.post(header, payloads, self._outlet.buffers.give)
 
     def end(self) -> None:
         """Says that the simulation is complete; leaving the loop body does the same."""
@@ -206,7 +209,7 @@ class Simulation:
         """OPEN says which segments go to the shard: those with s % geometry == step."""
         header = self._header(Kind.OPEN, step=position)
         role = wire.ROLES.index(self.role)
-        return replace(header, geometry=len(self._senders), flags=role)
+        return header._replace(geometry=len(self._senders), flags=role)
 
     def release(self) -> None:
         """Called by the link when the worker turns to the next simulation."""
@@ -227,47 +230,3 @@ class Simulation:
             kind, base.campaign, base.simulation, base.lease, step, base.part, base.n_parts,
             base.plan, base.geometry, 0, 0, t, entries,
         )  # fmt: skip
-
-    def _pick(
-        self, fields: Mapping[str, Any], when: str
-    ) -> tuple[list[np.ndarray], tuple[FieldEntry, ...]]:
-        """This rank's share of all fields of a step or of the inputs, in the campaign's order."""
-        self._outlet.learn(fields, when)
-        shares = self._outlet.shares()
-        specs = [s for s in self._outlet.specs.values() if (s.role == "input") == (when == "input")]
-        names = [spec.name for spec in specs]
-        for name in fields:
-            if name not in names:
-                raise LayoutError(
-                    f"The {when} field {name!r} is not declared in the campaign file, which has "
-                    f"{', '.join(names) or 'none'}. Declare it under [fields.{name}] or leave it "
-                    "out."
-                )
-        payloads, entries = [], []
-        for spec in specs:
-            if spec.name not in fields:
-                raise LayoutError(f"The {when} lacks the field {spec.name!r} of the campaign file.")
-            values = _owned_values(spec, shares[spec.name].owned_shape, fields[spec.name])
-            payload = shares[spec.name].pick(values, spec.dtype)
-            payloads.append(payload)
-            entries.append(FieldEntry(spec.index, wire.dtype_code(spec.dtype), payload.nbytes))
-        return payloads, tuple(entries)
-
-
-def _owned_values(spec: FieldSpec, shape: tuple[int, ...], given: Any) -> np.ndarray:
-    """What was given for a field as an array of the shape that this rank owns, without a copy."""
-    values = _without_ones(np.asarray(given), shape)
-    if values.dtype.kind not in "fiub":
-        raise LayoutError(f"Field {spec.name!r} came as {values.dtype}; real numbers are expected.")
-    if values.shape != shape:
-        raise LayoutError(
-            f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
-            f"has the shape {shape}. Correct [fields.{spec.name}] or the layout."
-        )
-    return values
-
-
-def _without_ones(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The values in this shape if only axes of length 1 are in the way, else as they are."""
-    long_axes = [n for n in values.shape if n != 1]
-    return values.reshape(shape) if long_axes == [n for n in shape if n != 1] else values

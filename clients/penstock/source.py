@@ -12,6 +12,7 @@ import zmq
 
 from penstock.control import Asker, NoAnswer
 from penstock.errors import ConnectionLost, PenstockError
+from penstock.keys import ClientKeys
 from penstock.ranks import Ranks
 
 PATIENCE_S = 120.0
@@ -42,10 +43,11 @@ class Coordinator:
         ranks: Ranks,
         context: zmq.Context[zmq.Socket[bytes]],
         meanwhile: Callable[[], None],
+        keys: ClientKeys | None = None,
     ) -> None:
         self._ranks, self._meanwhile = ranks, meanwhile
         self._worker = os.environ.get("PENSTOCK_WORKER", f"{socket.gethostname()}-{os.getpid()}")
-        self._asker = Asker(address, f"worker/{self._worker}", context=context)
+        self._asker = Asker(address, f"worker/{self._worker}", context=context, keys=keys)
         self._sequence = 0
         self._outcome: dict[str, Any] | None = None  # of the simulation before, not yet told
 

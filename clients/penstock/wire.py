@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,11 +56,14 @@ class WireError(ValueError):
     """A frame that does not follow WIRE.md."""
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+
 # Code 0 is reserved. The order is part of the protocol.
 _DTYPES = ("", "<f4", "<f8", "<i4", "<i8", "|u1")
 _CODES = {np.dtype(name): code for code, name in enumerate(_DTYPES) if name}
 
 
+@lru_cache(maxsize=64)
 def dtype_code(dtype: np.dtype) -> int:
     """The wire's code of a dtype; raises WireError for one that the wire does not carry."""
     code = _CODES.get(np.dtype(dtype).newbyteorder("<"))
@@ -76,8 +80,7 @@ def code_dtype(code: int) -> np.dtype:
     return np.dtype(_DTYPES[code])
 
 
-@dataclass(frozen=True)
-class FieldEntry:
+class FieldEntry(NamedTuple):
     """One row of the field table: what the frame in the same place after the header holds."""
 
     field: int
@@ -86,8 +89,7 @@ class FieldEntry:
     flags: int = 0
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The fixed part of every message on the data path; zero where a kind has no use for it."""
 
     kind: Kind
@@ -107,32 +109,11 @@ class Header:
 
 def encode(header: Header) -> bytearray:
     """Header and field table as one frame; mutable, so that a resend can renumber it."""
-    if len(header.fields) > MAX_FIELDS:
-        raise WireError(f"A message has {len(header.fields)} fields; {MAX_FIELDS} are allowed.")
-    frame = bytearray(HEADER.size + FIELD.size * len(header.fields))
-    HEADER.pack_into(
-        frame,
-        0,
-        MAGIC,
-        VERSION,
-        header.kind,
-        len(header.fields),
-        header.campaign,
-        header.simulation,
-        header.lease,
-        header.step,
-        header.part,
-        header.n_parts,
-        header.plan,
-        header.geometry,
-        header.flags,
-        header.sequence,
-        header.t,
-    )
-    for i, entry in enumerate(header.fields):
-        offset = HEADER.size + i * FIELD.size
-        FIELD.pack_into(frame, offset, entry.field, entry.dtype, entry.flags, 0, entry.n_bytes)
-    return frame
+    fields = header.fields
+    if len(fields) > MAX_FIELDS:
+        raise WireError(f"A message has {len(fields)} fields; {MAX_FIELDS} are allowed.")
+    fixed = HEADER.pack(MAGIC, VERSION, header.kind, len(fields), *header[1:-1])
+    return bytearray(fixed + _encode_table(fields) if fields else fixed)
 
 
 def decode(frame: bytes | bytearray | memoryview) -> Header:
@@ -146,19 +127,24 @@ def decode(frame: bytes | bytearray | memoryview) -> Header:
         raise WireError(f"A frame of protocol version {version} came; this side speaks {VERSION}.")
     if len(frame) != HEADER.size + n_fields * FIELD.size:
         raise WireError(f"A header that announces {n_fields} fields has {len(frame)} bytes.")
-    entries = []
-    for i in range(n_fields):
-        field, dtype, flags, _, n_bytes = FIELD.unpack_from(frame, HEADER.size + i * FIELD.size)
-        entries.append(FieldEntry(field, dtype, n_bytes, flags))
-    try:
-        known = Kind(kind)
-    except ValueError as error:
-        raise WireError(f"A frame of unknown kind {kind} came.") from error
-    names = (
-        "campaign", "simulation", "lease", "step", "part", "n_parts", "plan", "geometry", "flags",
-        "sequence", "t",
-    )  # fmt: skip
-    return Header(known, fields=tuple(entries), **dict(zip(names, rest)))
+    known = _KINDS.get(kind)
+    if known is None:
+        raise WireError(f"A frame of unknown kind {kind} came.")
+    fields = _decode_table(bytes(frame[HEADER.size :])) if n_fields else ()
+    return Header._make((known, *rest, fields))
+
+
+# All steps of a simulation have the same table: both directions are looked up, not made. A table
+# that comes again is the same object, so that a receiver can check it once.
+@lru_cache(maxsize=256)
+def _encode_table(fields: tuple[FieldEntry, ...]) -> bytes:
+    return b"".join(FIELD.pack(e.field, e.dtype, e.flags, 0, e.n_bytes) for e in fields)
+
+
+@lru_cache(maxsize=256)
+def _decode_table(table: bytes) -> tuple[FieldEntry, ...]:
+    rows = FIELD.iter_unpack(table)
+    return tuple(FieldEntry(field, dtype, size, flags) for field, dtype, flags, _, size in rows)
 
 
 def set_sequence(frame: bytearray, sequence: int) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 # ordinal, simulation, lease, segment, steps, checksum
 JOURNAL = struct.Struct("<QQIIII")
 _NAMES = ("ordinal", "simulation", "lease", "segment", "n_steps", "checksum")
+LINE = np.dtype([(name, f"<u{size}") for name, size in zip(_NAMES, (8, 8, 4, 4, 4, 4))])
 
 
 class AdmissionJournal:
@@ -44,3 +45,9 @@ class AdmissionJournal:
         for row in rows:
             if int(row["ordinal"]) > last:
                 self.write(row)
+
+
+def read_lines(path: Path) -> npt.NDArray[Any]:
+    """All whole lines, rows of LINE; the last one may have been half written."""
+    content = path.read_bytes()
+    return np.frombuffer(content, LINE, count=len(content) // LINE.itemsize)

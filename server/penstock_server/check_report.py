@@ -16,16 +16,23 @@ from pathlib import Path
 
 import psutil
 
+from penstock_server.addresses import HOST, security
 from penstock_server.config import Campaign
 from penstock_server.doctor import SHARED_MEMORY
 from penstock_server.estimate import SNAPSHOT_BYTES, estimates
 from penstock_server.figures import duration, number, size
 from penstock_server.interpreters import Command, SolverError, solver_command
+from penstock_server.physics import PhysicsError, find_check
 from penstock_server.sizes import n_ports, shard_names, shard_sizes
 
 # A guess: what a small network on one CPU core draws; summary.json of an earlier run has the truth.
 DRAWS_PER_S = 1000.0
 RESERVE = 0.02  # of /dev/shm, for what else is there
+SECURITY = {
+    "loopback": "no keys, for only this machine reaches the sockets",
+    "curve": "CURVE with keys of the run's own; encryption takes half of the throughput or more",
+    "trusted-network": "none; whoever reaches the sockets may use them",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Machine:
     ports: bool  # whether enough of the loopback interface's are free
     command: Command | None  # of one worker
     command_error: str = ""
+    check_error: str = ""  # of admission.check
 
 
 def examine(campaign: Campaign) -> Machine:
@@ -47,6 +55,12 @@ def examine(campaign: Campaign) -> Machine:
         command = solver_command(campaign) if campaign.produces else None
     except SolverError as problem:
         error = str(problem)
+    check_error = ""
+    try:
+        if campaign.admission.check is not None:
+            find_check(campaign.admission.check)
+    except PhysicsError as problem:
+        check_error = str(problem)
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         shared_free=_shared_memory(),
@@ -54,6 +68,7 @@ def examine(campaign: Campaign) -> Machine:
         ports=ports_are_free(n_ports(shard_names(campaign))),
         command=command,
         command_error=error,
+        check_error=check_error,
     )
 
 
@@ -106,7 +121,7 @@ def useful_workers(
 
 def refusals(c: Campaign, machine: Machine) -> list[str]:
     """Why the campaign cannot run here, with the arithmetic; empty if it can."""
-    found = [machine.command_error] if machine.command_error else []
+    found = [why for why in (machine.command_error, machine.check_error) if why]
     cost = estimates(c)
     in_shared = cost.shared_bytes + SNAPSHOT_BYTES
     if in_shared > machine.shared_free * (1 - RESERVE):
@@ -291,3 +306,4 @@ def _launch(c: Campaign, machine: Machine) -> Iterator[str]:
         yield "  1 x  validator"
     state = "are free" if machine.ports else "cannot be had"
     yield f"  {n_ports(shard_names(c))} ports of 127.0.0.1 {state}"
+    yield f"  security: {SECURITY[security(c.security.mode, [f'tcp://{HOST}:0'])]}"

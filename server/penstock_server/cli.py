@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_server.commands import compare, data, model, report, run, solver
+from penstock_server.commands import audit, compare, data, model, replay, report, run, solver
 
 app = typer.Typer(
     name="penstock",
@@ -44,15 +44,16 @@ def penstock(
       penstock doctor                    what this machine has, and what is missing
       penstock demo                      a heat solver trains a network, in minutes
       penstock try -- mpirun -n 2 ./solver   what a program of yours sends
+      penstock wrap -- ./solver input.in     a worker around a program that cannot be changed
       penstock check campaign.toml       what a campaign costs, before it starts
       penstock run campaign.toml         production and training in one go
       penstock compare campaign.toml     online against offline training
       penstock report RUN                errors, pictures and costs in one HTML file
-      penstock report RUN                one HTML file about a run, or about several
+      penstock audit RUN                 whether anything was lost, or is there twice
       penstock predict RUN --params T0=300   ask the trained network
       penstock opponents RUN --vary n=8,16   hold it against coarser solvers
       penstock rerun RUN 17              one simulation once more, alone
-      penstock compare campaign.toml     online against offline training, over seeds
+      penstock replay RUN                the same batches once more, bit by bit
 
     Each command says more with --help.
     """
@@ -62,5 +63,5 @@ def penstock(
         typer.echo(f"penstock {installed('penstock')}")
 
 
-for group in (run, model, solver, compare, report, data):
+for group in (run, model, solver, compare, report, audit, replay, data):
     group.add(app)

@@ -36,6 +36,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Word = Annotated[str, Field(pattern=mistakes.WORD, max_length=64)]
 NameOrReference = Annotated[str, Field(pattern=mistakes.NAME_OR_REFERENCE)]
 Reference = Annotated[str, Field(pattern=mistakes.REFERENCE)]
+SecurityMode = Literal["auto", "curve", "trusted-network"]
 AnyTable = TypeVar("AnyTable", bound="Table")
 
 
@@ -98,7 +99,10 @@ class Design(Table):
 
 
 class FieldSpec(Table):
-    """One named array. `shape` is what the solver computes, `sent_shape` what leaves it."""
+    """One named array. `shape` is what the solver computes, `sent_shape` what leaves it.
+
+    range: the least and the greatest value that physics allows; what is outside is refused.
+    """
 
     shape: tuple[Count, ...]
     dtype: Literal["float32", "float64"] = "float32"
@@ -107,6 +111,7 @@ class FieldSpec(Table):
     components: Count = 1
     location: str = "node"
     every: Count = 1
+    range: tuple[Number, Number] | None = None
     crop: tuple[tuple[CountOrNone, Count], ...] | None = None
     stride: tuple[Count, ...] | None = None
     keep_components: tuple[CountOrNone, ...] | None = None
@@ -156,10 +161,14 @@ class Reservoir(Table):
 
 
 class Offline(Table):
-    """mode = "offline": without `dataset` the campaign produces its own first."""
+    """mode = "offline": without `dataset` the campaign produces its own first.
+
+    replay: the folder of an online run whose batches are trained on, see `penstock replay`.
+    """
 
     dataset: str | None = None  # a data.h5 that has the campaign's simulations
     loader_workers: CountOrNone | None = None  # of PyTorch's DataLoader; None: by the size
+    replay: str | None = None
 
 
 class Training(Table):
@@ -221,9 +230,35 @@ class Liveness(Table):
 
 
 class Audit(Table):
-    """checksums: keep a journal of all admissions with a CRC-32 of each segment's fields."""
+    """What `penstock audit` is to find, besides the ledgers.
 
+    draws: every rank logs what it trained on, 24 bytes a sample. checksums: a journal of all
+    admissions with a CRC-32 of each segment's fields, and one of each sample's in the log.
+    """
+
+    draws: bool = True
     checksums: bool = False
+
+
+class Admission(Table):
+    """What a step must fulfil beyond finite numbers and the ranges of its fields.
+
+    check: `module:name`, called in the receiver as name(fields, t, parameters) with every whole
+    step; it gives None, or a sentence that says why the simulation is refused. most_refused: the
+    campaign ends when more than this share of the training simulations was refused.
+    """
+
+    check: Reference | None = None
+    most_refused: Fraction | None = None
+
+
+class Security(Table):
+    """mode: who may connect to coordinator and receivers. "curve": clients with the run's key, and
+    everything is encrypted, which costs half of the throughput or more. "trusted-network": whoever
+    reaches them. "auto": as "curve" if they can be reached from other machines.
+    """
+
+    mode: SecurityMode = "auto"
 
 
 class Campaign(Table):
@@ -249,6 +284,8 @@ class Campaign(Table):
     checkpoint: Checkpoint = Checkpoint()
     liveness: Liveness = Liveness()
     audit: Audit = Audit()
+    admission: Admission = Admission()
+    security: Security = Security()
 
     @model_validator(mode="after")
     def _consistent(self) -> Campaign:

@@ -51,6 +51,8 @@ def field_conflicts(f: FieldSpec) -> Iterator[Conflict]:
             f"but shape = {list(f.shape)}.",
         )
         return
+    if f.range is not None and f.range[0] >= f.range[1]:
+        yield Conflict("range", f"range is [least, greatest], got {list(f.range)}.")
     axes = len(f.grid_shape)
     if f.crop is not None and len(f.crop) != axes:
         yield Conflict(

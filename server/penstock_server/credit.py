@@ -58,6 +58,8 @@ class Credit:
                     gained[stream.simulation] = stream
                     rest.append(stream)
             queue = rest
+        for stream in gained.values():  # before the client hears of it
+            self._ledger.grant(stream.simulation, stream.granted)
         return list(gained.values())
 
     def waits(self, stream: Stream) -> bool:
@@ -108,13 +110,11 @@ class Credit:
         segment = stream.segment(stream.granted)
         if self._ledger.admitted(stream.simulation, segment) or segment in stream.open:
             stream.granted += 1  # a repeat needs no slot
-            self._ledger.grant(stream.simulation, stream.granted)
             return True
         if stream.reserved >= ahead or not self._available():
             return False
         stream.reserved_ordinals.add(stream.granted)
         stream.granted += 1
-        self._ledger.grant(stream.simulation, stream.granted)
         stream.reserved += 1
         self.reserved += 1
         return True

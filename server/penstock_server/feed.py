@@ -53,6 +53,9 @@ class Feed(Protocol):
     def take(self, batch: int) -> Batch:
         """Gathers the next batch and marks its samples as drawn by batch number `batch`, from 1."""
 
+    def skip(self, batch: int) -> None:
+        """This rank has no part in batch number `batch`."""
+
     def redraw(self) -> None:
         """Exchange the batches ahead for ones of unseen samples, as far as there are any."""
 
@@ -168,6 +171,9 @@ class ShardFeed:
             self._socket.send_multipart([b"T" if intact else b"C", *frames])
             if intact:
                 return gathered
+
+    def skip(self, batch: int) -> None:
+        """The receiver counts nothing by batches of the others."""
 
     def redraw(self) -> None:
         if not self._ahead or not self._now("unseen"):

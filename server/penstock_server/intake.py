@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy.typing as npt
 import zmq
 
 from penstock import wire
 from penstock.wire import Header, Kind, WireError
+from penstock_server.curve import Guard
 from penstock_server.door import Refusal, read_plan
 from penstock_server.plans import Plan
 from penstock_server.shard import Shard
@@ -19,8 +21,8 @@ from penstock_server.streams import Stream
 
 BURST = 64  # messages before the other sockets get a turn
 BURST_BYTES = 16 << 20
-ACK_EVERY = 8
 RESYNC_PAUSE_S = 1.0
+UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
 
 
@@ -33,16 +35,21 @@ class Peer:
     n_parts: int
     greeting: int
     expected: int = 0
-    unacked: int = 0
     plans: dict[int, Plan | Refusal] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
+    simulations: set[int] = field(default_factory=set)  # that it opened, and perhaps has no more
 
 
 class Intake:
     """Owns the ROUTER socket of the shard."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], shard: Shard, campaign: int, address: str
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        shard: Shard,
+        campaign: int,
+        address: str,
+        guard: Guard,
     ) -> None:
         self.shard = shard
         self.refusals: list[dict[str, Any]] = []
@@ -63,11 +70,15 @@ class Intake:
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
         self.socket.setsockopt(zmq.MAXMSGSIZE, 8 * max([largest, *inputs, 1 << 16]) + 4096)
+        guard.protect(self.socket)
         self.socket.bind(address)
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def turn(self) -> None:
-        """Takes a burst of messages, then tells everyone concerned what changed."""
+        """Takes a burst of messages, then tells everyone concerned what changed.
+
+        One answer to a burst: what it costs to wake ZeroMQ's thread is more than a small part.
+        """
         n_bytes = 0
         for _ in range(BURST):
             try:
@@ -91,12 +102,9 @@ class Intake:
     # -- one message -----------------------------------------------------------------------------
 
     def _take(self, identity: bytes) -> int:
-        if not self.socket.getsockopt(zmq.RCVMORE):
-            self.counters["malformed"] += 1
-            return 0
-        frame = self.socket.recv()
+        """One message, whose identity has been read; a ROUTER hands out none without a frame."""
         try:
-            header = wire.decode(frame)
+            header = wire.decode(self.socket.recv())
         except WireError:
             self.counters["malformed"] += 1
             self._discard()
@@ -105,41 +113,33 @@ class Intake:
             self.counters["foreign"] += 1
             self._discard()
             return 0
-        if header.kind == Kind.HELLO:
-            self._discard()
-            self._peers[identity] = Peer(identity, header.part, header.n_parts, header.step)
-            self._resynced.pop(identity, None)
-            self._dirty.add(identity)
-            return 0
         peer = self._peers.get(identity)
-        if peer is None and header.kind == Kind.BYE:
+        if peer is None or header.sequence != peer.expected or header.kind in UNNUMBERED:
             self._discard()
-            return 0
-        if peer is None or (header.sequence > peer.expected and header.kind != Kind.BYE):
-            self._discard()
-            self._resync(identity, again=header.kind == Kind.PROBE)
-            return 0
-        if header.kind == Kind.PROBE:
-            self._discard()
-            self._dirty.add(identity)
-            peer.told.clear()
-            return 0
-        if header.kind == Kind.BYE:
-            self._discard()
-            self._forget(peer)
-            return 0
-        if header.sequence < peer.expected:
-            self.counters["repeated_messages"] += 1
-            self._discard()
-            self._dirty.add(identity)
+            self._take_aside(header, peer, identity)
             return 0
         n_bytes = self._dispatch(header, peer)
         peer.expected += 1
-        peer.unacked += 1
         self._dirty.add(identity)
-        if peer.unacked >= ACK_EVERY:
-            self._acknowledge(identity)
         return n_bytes
+
+    def _take_aside(self, header: Header, peer: Peer | None, identity: bytes) -> None:
+        """Whatever is not the next message of a known peer."""
+        if header.kind == Kind.HELLO:
+            self._peers[identity] = Peer(identity, header.part, header.n_parts, header.step)
+            self._resynced.pop(identity, None)
+            self._dirty.add(identity)
+        elif header.kind == Kind.BYE:
+            if peer is not None:
+                self._forget(peer)
+        elif peer is None or header.sequence > peer.expected:
+            self._resync(identity, again=header.kind == Kind.PROBE)
+        elif header.kind == Kind.PROBE:
+            peer.told.clear()
+            self._dirty.add(identity)
+        else:
+            self.counters["repeated_messages"] += 1
+            self._dirty.add(identity)
 
     def _dispatch(self, header: Header, peer: Peer) -> int:
         try:
@@ -168,10 +168,10 @@ class Intake:
     def _take_part(self, header: Header) -> int:
         reception = self.shard.receive(header)
         n_bytes = 0
-        for entry, buffer in zip(header.fields, reception.buffers):
+        for entry, array in zip(header.fields, reception.arrays):
             if not self.socket.getsockopt(zmq.RCVMORE):
                 raise Refusal("shape", f"A message of {len(header.fields)} fields was truncated.")
-            came = self._receive_into(buffer)
+            came = self._receive_into(array)
             n_bytes += came
             if came != entry.n_bytes:
                 raise Refusal("shape", f"A field of {entry.n_bytes} bytes came with {came}.")
@@ -193,16 +193,17 @@ class Intake:
     def _open(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         plan = peer.plans.get(header.plan)
         stream = self.shard.open(header, b"".join(payloads), peer.identity)
+        peer.simulations.add(stream.simulation)
         if plan is None:
             raise Refusal("layout", f"A simulation names plan {header.plan}, which did not come.")
         if isinstance(plan, Refusal):
             raise Refusal(plan.kind, plan.reason, plan.field)
         self.shard.plan(stream, header.part, plan)
 
-    def _receive_into(self, buffer: Any) -> int:
-        if len(buffer) == 0:
+    def _receive_into(self, array: npt.NDArray[Any]) -> int:
+        if len(array) == 0:
             return len(self.socket.recv())
-        return int(self.socket.recv_into(buffer))
+        return int(self.socket.recv_into(array.data))
 
     def _payloads(self) -> list[bytes]:
         payloads: list[bytes] = []
@@ -227,7 +228,7 @@ class Intake:
         if peer is None:
             return
         grants = []
-        for stream in self._streams_of(identity):
+        for stream in self._streams_of(peer):
             if peer.told.get(stream.lease) != stream.granted:
                 grants.append((stream.lease, stream.granted))
                 peer.told[stream.lease] = stream.granted
@@ -239,10 +240,16 @@ class Intake:
         if grants:
             frames.append(wire.encode_grants(grants))
         self._send(frames)
-        peer.unacked = 0
 
-    def _streams_of(self, identity: bytes) -> list[Stream]:
-        return [s for s in self.shard.streams.values() if identity in s.peers]
+    def _streams_of(self, peer: Peer) -> list[Stream]:
+        found = []
+        for simulation in list(peer.simulations):
+            stream = self.shard.streams.get(simulation)
+            if stream is not None and peer.identity in stream.peers:
+                found.append(stream)
+            else:
+                peer.simulations.discard(simulation)
+        return found
 
     def _resync(self, identity: bytes, again: bool) -> None:
         now = time.monotonic()
@@ -286,5 +293,5 @@ class Intake:
 
     def _forget(self, peer: Peer) -> None:
         self._peers.pop(peer.identity, None)
-        for stream in self.shard.streams.values():
+        for stream in self._streams_of(peer):
             stream.peers.discard(peer.identity)

@@ -40,6 +40,18 @@ CHUNK = np.dtype(
 assert CHUNK.itemsize == 256
 _GROWTH = 1024
 
+# What the ledger says of one admitted segment, for the audit.
+ADMITTED = np.dtype(
+    [
+        ("simulation", "<u8"),
+        ("segment", "<u4"),
+        ("drawn", "?"),
+        ("settled", "?"),
+        ("n_steps", "<i8"),  # of the simulation; -1 while unknown
+    ]
+)
+_AT = {name: int(CHUNK.fields[name][1]) for name in ("admitted", "drawn", "settled")}  # type: ignore[index]
+
 
 class Ledger:
     """Bits by (simulation, segment); a reader sees it as it stands when it is opened."""
@@ -48,6 +60,7 @@ class Ledger:
         self._path = path
         self._writable = writable
         self._chunks: npt.NDArray[Any] = np.empty(0, CHUNK)
+        self._memory = memoryview(b"")  # the chunks again: a bit costs a third of numpy's way
         self._rows: dict[tuple[int, int], int] = {}
         self._blocks: dict[int, list[int]] = {}  # simulation -> blocks that have a chunk
         self._admitted: dict[int, int] = {}
@@ -161,6 +174,27 @@ class Ledger:
         names = ("admitted", "drawn", "settled")
         return {name: int(np.unpackbits(used[name]).sum()) for name in names}
 
+    def table(self) -> npt.NDArray[Any]:
+        """Every admitted segment, a row of ADMITTED each."""
+        used = self._chunks[: self._used]
+        bits = {
+            name: np.unpackbits(used[name], axis=1, bitorder="little").astype(bool)
+            for name in ("admitted", "drawn", "settled")
+        }  # (chunks, SEGMENTS)
+        chunk, offset = np.nonzero(bits["admitted"])
+        rows = np.empty(len(chunk), ADMITTED)
+        rows["simulation"] = used["simulation"][chunk]
+        rows["segment"] = used["first_segment"][chunk] + offset.astype(np.uint64)
+        rows["drawn"], rows["settled"] = (
+            bits["drawn"][chunk, offset],
+            bits["settled"][chunk, offset],
+        )
+        n_steps = {sim: self.n_steps(sim) for sim in self._blocks}
+        known, place = np.unique(rows["simulation"], return_inverse=True)
+        each = [-1 if (n := n_steps[int(sim)]) is None else n for sim in known]
+        rows["n_steps"] = np.array(each, np.int64)[place]
+        return rows
+
     def copy(self, path: Path) -> None:
         """Writes the ledger as it stands to a file of its own, for a durable checkpoint."""
         self._copied = self._chunks["drawn"][: self._used].copy()
@@ -190,16 +224,15 @@ class Ledger:
         if row is None:
             return False
         bit = segment % SEGMENTS
-        return bool(self._chunks[which][row, bit >> 3] >> (bit & 7) & 1)
+        return bool(self._memory[_AT[which] + row * CHUNK.itemsize + (bit >> 3)] >> (bit & 7) & 1)
 
     def _set(self, which: str, simulation: int, segment: int) -> bool:
         row = self._row(simulation, segment // SEGMENTS)
         bit = segment % SEGMENTS
-        byte = self._chunks[which][row, bit >> 3]
-        mask = np.uint8(1 << (bit & 7))
-        if byte & mask:
+        at, mask = _AT[which] + row * CHUNK.itemsize + (bit >> 3), 1 << (bit & 7)
+        if self._memory[at] & mask:
             return False
-        self._chunks[which][row, bit >> 3] = byte | mask
+        self._memory[at] |= mask
         return True
 
     def _row(self, simulation: int, block: int) -> int:
@@ -244,6 +277,15 @@ class Ledger:
         finally:
             os.close(descriptor)
         self._chunks = np.frombuffer(memory, dtype=CHUNK)
+        self._memory = memoryview(memory)
+
+
+def keep_ledgers(scratch: Path, folder: Path) -> None:
+    """Copies the ledgers of shards whose receivers have ended out of memory, for the audit."""
+    for path in sorted(scratch.glob("shard-*/ledger")):
+        folder.mkdir(exist_ok=True)
+        name = path.parent.name.removeprefix("shard-")
+        Ledger(path, writable=False).copy(folder / f"ledger-{name}")
 
 
 def settled_segments(ledgers: Path) -> dict[int, list[tuple[int, int]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +14,13 @@ from pathlib import Path
 RESTARTS = 5  # in a row, each within SETTLED_S of its start
 SETTLED_S = 60.0
 TAIL_BYTES = 4000
+
+
+def allow_many_files() -> None:
+    """Raises this process's limit of open files to what it may have: a connection is one each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class ServerProcess:

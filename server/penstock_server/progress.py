@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.control import Asker, NoAnswer
+from penstock.keys import ClientKeys
 from penstock_server.learner import Learner
 from penstock_server.saving import counts
 from penstock_server.turns import Turn, Turns
@@ -81,8 +82,9 @@ class Progress:
 class CoordinatorReport:
     """A `Report` to the coordinator; gives up when it is silent for patience_s."""
 
-    def __init__(self, address: str, patience_s: float) -> None:
-        self._asker = Asker(address, "trainer/0")
+    def __init__(self, address: str, patience_s: float, keys: str | None = None) -> None:
+        """keys: the clients' key file, if the campaign has one."""
+        self._asker = Asker(address, "trainer/0", keys=ClientKeys.given(keys))
         self._patience_s = patience_s
 
     def __call__(self, body: dict[str, Any]) -> dict[str, Any] | None:

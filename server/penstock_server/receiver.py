@@ -22,10 +22,13 @@ import zmq
 
 from penstock.processes import die_with_parent
 from penstock_server import slab as slabs
+from penstock_server.curve import Guard
 from penstock_server.dispenser import Dispenser
 from penstock_server.intake import Intake
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import serve_counts
+from penstock_server.physics import Physics, find_check
+from penstock_server.processes import allow_many_files
 from penstock_server.reporter import Reporter
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
@@ -60,9 +63,13 @@ class ReceiverSettings:
     patience_s: float = 120.0
     metrics_port: int = 0
     checksums: bool = False
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # of fields, if given
+    check: str | None = None  # module:name, see penstock_server.physics
     resume_ledger: str | None = None
     journal: str | None = None
     keeper: bool = False  # a keeper stores what is admitted, before it may be evicted
+    server_keys: str | None = None  # file for the data socket; None: it is open to all
+    client_keys: str | None = None  # file for asking the coordinator
     extra: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -109,6 +116,11 @@ def make_shard(settings: ReceiverSettings) -> Shard:
         settings.max_steps,
         settings.checksums,
         Path(settings.journal) if settings.journal else None,
+        Physics(
+            settings.ranges,
+            find_check(settings.check) if settings.check else None,
+            settings.parameters,
+        ),
     )
 
 
@@ -116,24 +128,26 @@ def serve(settings: ReceiverSettings) -> None:
     """Runs the receiver until the coordinator says stop, or is silent for patience_s."""
     shard = make_shard(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    intake = Intake(context, shard, settings.campaign, settings.address)
+    guard = Guard(context, settings.server_keys, f"receiver {settings.shard}")
+    intake = Intake(context, shard, settings.campaign, settings.address, guard)
     dispenser = Dispenser(context, shard, settings.feed, settings.threshold)
-    reporter = Reporter(context, shard, settings, intake)
+    reporter = Reporter(context, shard, settings, intake, guard)
     serve_counts(settings.metrics_port, "receiver", {"shard": settings.shard}, reporter.counts)
     poller = zmq.Poller()
-    for socket in (intake.socket, dispenser.socket):
+    for socket in (intake.socket, dispenser.socket, *guard.sockets):
         poller.register(socket, zmq.POLLIN)
     incarnation = time.time_ns()
     try:
         while not reporter.stopped:
             poller.poll(POLL_MS)
             shard.look_at_keeper()
+            guard.turn()
             intake.turn()
             dispenser.turn()
             reporter.turn()
             _write_books(shard, reporter.over, incarnation)
     finally:
-        for part in (intake, dispenser, reporter):
+        for part in (intake, dispenser, reporter, guard):
             part.close()
         context.destroy(linger=200)
 
@@ -162,6 +176,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     die_with_parent(signal.SIGTERM)
+    allow_many_files()
     serve(ReceiverSettings.load(arguments.settings))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import zmq
 
 from penstock.control import Asker
+from penstock.keys import ClientKeys
+from penstock_server.curve import Guard
 from penstock_server.inside import Inside
 from penstock_server.intake import Intake
 from penstock_server.shard import Shard
@@ -26,12 +28,15 @@ class Reporter:
         shard: Shard,
         settings: Any,
         intake: Intake,
+        guard: Guard,
     ) -> None:
         self.stopped = False
         self.over = False
         self._shard, self._settings, self._intake = shard, settings, intake
+        self._guard = guard
         self._inside = Inside(shard.slab, settings.parameters)
-        self._asker = Asker(settings.coordinator, f"receiver/{settings.shard}")
+        keys = ClientKeys.given(settings.client_keys)
+        self._asker = Asker(settings.coordinator, f"receiver/{settings.shard}", keys=keys)
         self._due_s = 0.0
         self._heard_s = time.monotonic()
         self._told: set[int] = set()
@@ -61,6 +66,7 @@ class Reporter:
             # Copies: the thread that serves metrics calls this too.
             **{name: float(n) for name, n in dict(shard.counters).items()},
             **{name: float(n) for name, n in dict(self._intake.counters).items()},
+            **self._guard.counts(),
             "admitted_samples": float(shard.admitted_samples),
             "stored": float(len(reservoir.stored)),
             "unseen": float(reservoir.n_undrawn),

@@ -51,6 +51,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def ledgers(self) -> Path:
+        """What the shards' ledgers said at the end."""
+        return self.root / "ledgers"
+
+    @property
     def model(self) -> Path:
         return self.root / "model"
 
@@ -84,6 +89,11 @@ class RunFolder:
     @property
     def snapshots(self) -> Path:
         return self.scratch / "snapshots"
+
+    @property
+    def keys(self) -> Path:
+        """In memory, and so on no disk, and new whenever the run is resumed."""
+        return self.scratch / "keys"
 
     def shard(self, name: str) -> Path:
         return self.scratch / f"shard-{name}"
@@ -135,6 +145,10 @@ class RunFolder:
     def remove_model(self) -> None:
         """Takes away the model of an earlier session of this run; the best one stands."""
         shutil.rmtree(self.model, ignore_errors=True)
+
+    def remove_ledgers(self) -> None:
+        """Takes away those of an earlier session of this run, which goes on from a checkpoint."""
+        shutil.rmtree(self.ledgers, ignore_errors=True)
 
     def clear_shard(self, name: str) -> None:
         """Gives back the memory of one shard, whose receiver is gone for good."""

@@ -25,9 +25,12 @@ Status = dict[str, Any]
 class RunRecords:
     """metrics.json, processes.json, history.csv, summary.json, drawn.json of one run."""
 
-    def __init__(self, campaign: Campaign, run: RunFolder, points: Sequence[Point]) -> None:
-        """points: of the training simulations, as designed."""
+    def __init__(
+        self, campaign: Campaign, run: RunFolder, points: Sequence[Point], security: str
+    ) -> None:
+        """points: of the training simulations, as designed. security: of the sockets."""
         self._campaign, self._run, self._points = campaign, run, points
+        self._security = security
         self._began_s = time.monotonic()
         self._phases: dict[str, float] = {}
         self._counts = ShardCounts()
@@ -114,7 +117,7 @@ class RunRecords:
                 "workers": campaign.solver.workers,
                 "mpi_ranks": campaign.solver.mpi_ranks,
                 "ranks": campaign.training.ranks,
-                "security": "loopback",
+                "security": self._security,
             },
             cpu_s=self._cpu.seconds(),
             written_fields=allocated(run.data),

@@ -5,7 +5,7 @@ The trainer calls it on all ranks alike; rank 0 does the writing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import load_model
 
 from penstock_server import checkpoint, snapshot
 from penstock_server.checkpoint import CheckpointWriter
+from penstock_server.draw_log import DrawLog, draw_log_path
 from penstock_server.drawn import Drawn
 from penstock_server.feed import Feed
 from penstock_server.learner import Learner
@@ -34,25 +35,38 @@ class SavingPlan:
     model: Path  # folder of the trained surrogate
     checkpoints: Path | None = None  # on a disk that all ranks see; None: no checkpoints
     keep_checkpoints: int = 3
+    draws: Path | None = None  # folder of the ranks' logs of draws; None: no logs
+    contents: bool = False  # the logs have a checksum of each sample's fields
     about: Mapping[str, Any] = field(default_factory=dict)  # goes into the model's file
+
+    def draw_log(self, rank: int, fields: Sequence[str]) -> DrawLog:
+        """The log of a rank; fields of a batch, in the campaign's order."""
+        path = None if self.draws is None else draw_log_path(self.draws, rank)
+        return DrawLog(path, fields if self.contents else ())
 
 
 class Saver:
     """Of one rank. Every method but `look` is called on all ranks, in the same order."""
 
     def __init__(
-        self, plan: SavingPlan, learner: Learner, feed: Feed, ranks: Ranks, drawn: Drawn
+        self,
+        plan: SavingPlan,
+        learner: Learner,
+        feed: Feed,
+        ranks: Ranks,
+        drawn: Drawn,
+        log: DrawLog,
     ) -> None:
         self._plan, self._learner, self._feed, self._ranks = plan, learner, feed, ranks
-        self._drawn = drawn
+        self._drawn, self._log = drawn, log
         self._writer: CheckpointWriter | None = None
         if plan.checkpoints is not None:
             self._writer = CheckpointWriter(plan.checkpoints, plan.keep_checkpoints)
 
     @property
     def error(self) -> str:
-        """Why the newest checkpoint could not be written, or nothing."""
-        return self._writer.error if self._writer is not None else ""
+        """Why the newest checkpoint or the log of draws could not be written, or nothing."""
+        return (self._writer.error if self._writer is not None else "") or self._log.error
 
     def restore(self, turns: Turns) -> None:
         """Back to the newest snapshot, else to the newest intact checkpoint, else to the start.
@@ -61,7 +75,9 @@ class Saver:
         """
         found, durable = self._find()
         kept = self._ranks.share(None if found is None else found.state())
-        self._feed.restore(0 if kept is None else kept["state"]["batches"])
+        batches = 0 if kept is None else kept["state"]["batches"]
+        self._feed.restore(batches)
+        self._log.cut(batches)
         if kept is None:
             return
         learner, rank = self._learner, self._ranks.rank
@@ -91,12 +107,13 @@ class Saver:
         writer = self._writer if turn.round.checkpoint else None
         if writer is not None:
             self._feed.export_ledger(writer.ledgers(batch), batch)
+        self._log.flush(durable=writer is not None)
         mine = {
             "drawn": turns.drawn,
             "inputs": self._drawn.state(),
             "random": snapshot.random_states(self._learner.device),
         }
-        each = self._ranks.gather(mine)  # and nobody's ledger is missing after this
+        each = self._ranks.gather(mine)  # nobody's ledger or log is missing after this
         if each is None:
             return
         if turn.round.snapshot:
@@ -119,6 +136,7 @@ class Saver:
     def finish(self, turns: Turns) -> Path | None:
         """The last checkpoint stands, the model is written, the feed knows; gives its folder."""
         started = self._learner.normalisation is not None
+        self._log.flush(durable=True)
         if self._ranks.rank == 0:
             if self._writer is not None:
                 self._writer.wait()

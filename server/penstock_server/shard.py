@@ -6,10 +6,8 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +15,31 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.wire import Header
+from penstock_server import parts
 from penstock_server.credit import Credit
-from penstock_server.door import Door, Refusal, close, finite
+from penstock_server.door import Door, Refusal
 from penstock_server.ledger import Ledger
-from penstock_server.plans import Plan, Target, covers
+from penstock_server.parts import PartPlaces
+from penstock_server.physics import NO_DEMANDS, Physics
+from penstock_server.plans import Plan, covers
 from penstock_server.reservoir import Ids, Reservoir
 from penstock_server.slab import Slab
 from penstock_server.slots import Slots
-from penstock_server.streams import Stream
+from penstock_server.streams import OpenSlot, Stream
 
 Array = npt.NDArray[Any]
 
 
-@dataclass
+@dataclass(slots=True)
 class Reception:
-    """Where the frames of a part go: buffers to receive into, then `Shard.receive_done`."""
+    """Where the frames of a part go: arrays to receive into, then `Shard.receive_done`."""
 
     header: Header
     stream: Stream
-    slot: int | None  # None: a repeat, compared with what is there and dropped
-    step: int  # inside the segment
-    buffers: list[Any] = field(default_factory=list)
-    arrays: list[Array] = field(default_factory=list)
+    places: PartPlaces
+    opened: OpenSlot | None  # None: a repeat, compared with what is there and dropped
+    row: int  # slot * segment_steps + step inside the segment
+    arrays: list[Array]
 
 
 class Shard:
@@ -53,6 +54,7 @@ class Shard:
         max_steps: int,
         checksums: bool = False,
         journal: Path | None = None,
+        physics: Physics = NO_DEMANDS,
     ) -> None:
         self.slab, self.ledger, self.reservoir = slab, ledger, reservoir
         self.spec = slab.spec
@@ -66,8 +68,10 @@ class Shard:
         self._dismissed: list[tuple[Stream, str]] = []
         self.slots = Slots(slab, ledger, reservoir, self.counters, checksums, journal)
         self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
-        self._values = {name: math.prod(shape) for name, (shape, _) in self.spec.fields.items()}
-        self._bytes = {n: _bytes(a.reshape(-1)) for n, a in slab.fields.items()}
+        self._fields = parts.Fields(slab, field_order)
+        self._inputs = parts.Inputs(slab, field_order)
+        self._t = slab.t.reshape(-1)
+        self._physics = physics
         self.admitted_samples = 0
         self.credit = Credit(
             self.streams,
@@ -95,9 +99,10 @@ class Shard:
             self._dismiss(stream, f"Lease {stream.lease} was superseded by {header.lease}.")
             stream = None
         stride = max(1, header.geometry)
+        values = np.frombuffer(parameters, dtype="<f8")
         if stream is None:
             stream = Stream(
-                header.simulation, header.lease, header.n_parts, header.step, stride, parameters,
+                header.simulation, header.lease, header.n_parts, header.step, stride, values,
                 header.flags, n_steps=self.ledger.n_steps(header.simulation),
             )  # fmt: skip
             self._leases[header.simulation] = header.lease
@@ -115,12 +120,13 @@ class Shard:
             )
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
-        stream.parameters, stream.role = parameters, header.flags
+        stream.values, stream.role = values, header.flags
         return stream
 
     def plan(self, stream: Stream, part: int, plan: Plan) -> None:
         """The layout of one part; checked against the others as soon as all are known."""
         stream.plans[part] = plan
+        stream.places.pop(part, None)
         if len(stream.plans) == stream.n_parts and not stream.covered:
             plans = [stream.plans[p] for p in range(stream.n_parts)]
             key = tuple(p.digest for p in plans)
@@ -170,8 +176,8 @@ class Shard:
             self.ledger.end(stream.simulation, n_steps, n_segments)
         stream.n_steps = n_steps
         stream.ended |= 1 << part
-        for segment in list(stream.open):
-            self._admit_if_complete(stream, segment)
+        for segment, opened in list(stream.open.items()):
+            self._admit_if_complete(stream, segment, opened)
         if stream.ended == stream.all_parts:
             self.credit.release(stream)
         self._deliver_if_complete(stream)
@@ -229,88 +235,55 @@ class Shard:
     # -- parts -----------------------------------------------------------------------------------
 
     def receive(self, header: Header) -> Reception:
-        """Buffers for the frames of a PART; a repeat gets buffers that are thrown away."""
+        """Arrays for the frames of a PART; a repeat gets some that are thrown away."""
         stream = self.find(header)
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
-        plan = stream.plans.get(header.part)
-        if plan is None:
-            raise Refusal("layout", f"A part came before its layout: part {header.part} of "
-                          f"simulation {header.simulation}.")  # fmt: skip
-        targets = plan.targets
         if header.step >= self._max_steps:
             raise Refusal("steps", f"Step {header.step} came; the campaign allows "
                           f"{self._max_steps} a simulation (solver.max_steps).")  # fmt: skip
         if stream.n_steps is not None and header.step >= stream.n_steps:
             raise Refusal("steps", f"Step {header.step} came of a simulation that has ended after "
                           f"{stream.n_steps}.")  # fmt: skip
-        if self.spec.inputs and not stream.has_inputs(header.part):
-            raise Refusal(
-                "inputs",
-                f"Steps of part {header.part} came before the input fields "
-                f"{', '.join(self.spec.inputs)}; call sim.inputs(...) first.",
-            )
-        self._door.check_table(header, targets)
+        places = stream.places.get(header.part)
+        if places is None or places.table is not header.fields:
+            places = self._places(stream, header)
         segment, step = divmod(header.step, self.spec.segment_steps)
         if segment % stream.stride != stream.position:
             raise Refusal("layout", f"Segment {segment} does not belong to this shard.")
-        opened = stream.open.get(segment)
         stream.steps_seen = max(stream.steps_seen, header.step + 1)
-        if self.ledger.admitted(stream.simulation, segment) or (
-            opened is not None and opened.has(step, header.part)
-        ):
-            self.counters["duplicates"] += header.part == 0  # steps, not parts
-            return self._aside(Reception(header, stream, None, step), targets)
-        if opened is None:
-            if not self.credit.use(stream, segment // stream.stride):
+        opened = stream.open.get(segment)
+        if opened is None and self.credit.use(stream, segment // stream.stride):
+            opened = stream.open[segment] = self.slots.take(stream, segment)
+        elif opened is None or opened.has(step, header.part):
+            if opened is None and not self.ledger.admitted(stream.simulation, segment):
                 raise Refusal("credit", f"Segment {segment} came without credit; {stream.granted} "
                               "segments were granted.")  # fmt: skip
-            opened = stream.open[segment] = self.slots.take(stream, segment)
-        reception = Reception(header, stream, opened.slot, step)
-        for entry in header.fields:
-            name, target = self._names[entry.field], targets[entry.field]
-            array = self.slab.fields[name]
-            if target.first is not None:
-                size = array.dtype.itemsize
-                at = (opened.slot * self.spec.segment_steps + step) * self._values[name]
-                at = (at + target.first) * size
-                reception.buffers.append(self._bytes[name][at : at + entry.n_bytes])
-                flat = array[opened.slot, step].reshape(-1)
-                reception.arrays.append(flat[target.first : target.first + target.n])
-            else:
-                values = np.empty(target.n, dtype=array.dtype)
-                reception.buffers.append(_bytes(values))
-                reception.arrays.append(values)
-        return reception
+            self.counters["duplicates"] += header.part == 0  # steps, not parts
+            return Reception(header, stream, places, None, step, parts.aside(places))
+        row = opened.slot * self.spec.segment_steps + step
+        arrays = [place.values(row) for place in places.places]
+        return Reception(header, stream, places, opened, row, arrays)
 
     def receive_done(self, reception: Reception) -> None:
-        """The frames stand in the buffers: checks, scatters, marks the part, admits a segment."""
-        header, stream = reception.header, reception.stream
-        for entry, values in zip(header.fields, reception.arrays):
-            if not finite(values):
-                name = self._names[entry.field]
-                bad = int(np.count_nonzero(~np.isfinite(values)))
-                raise Refusal("nan", f"Field {name!r} has {bad} values that are not finite at step "
-                              f"{header.step}, part {header.part}.", name)  # fmt: skip
-        if reception.slot is None:
+        """The frames stand in the arrays: checks, scatters, marks the part, admits a segment."""
+        header, stream, opened = reception.header, reception.stream, reception.opened
+        parts.check_finite(header, reception.places, reception.arrays)
+        self._physics.check_part(header, reception.places, reception.arrays)
+        if opened is None:
             self._compare(reception)
             return
-        targets = stream.plans[header.part].targets
-        for entry, values in zip(header.fields, reception.arrays):
-            target = targets[entry.field]
-            if target.first is None:
-                name = self._names[entry.field]
-                target.scatter(values, self.slab.fields[name][reception.slot, reception.step])
-        slot = reception.slot
-        self.slab.t[slot, reception.step] = header.t
-        segment = header.step // self.spec.segment_steps
-        opened = stream.open[segment]
-        opened.add(reception.step, header.part)
-        word, bit = divmod(header.part, 64)
-        self.slab.parts[slot, reception.step, word] |= np.uint64(1 << bit)
-        if opened.bits[reception.step] == stream.all_parts:
+        self._fields.scatter(reception.places, reception.row, reception.arrays)
+        self._t[reception.row] = header.t
+        segment, step = divmod(header.step, self.spec.segment_steps)
+        if opened.bits[step] | 1 << header.part == stream.all_parts:
+            if self._physics.sees_steps:  # before it is marked: a restart would not ask again
+                fields = {name: a[opened.slot, step] for name, a in self.slab.fields.items()}
+                self._physics.check_step(header.step, fields, header.t, stream.values)
             self.counters["received"] += 1
-        self._admit_if_complete(stream, segment)
+        opened.add(step, header.part)
+        self.slots.mark(reception.row, header.part)
+        self._admit_if_complete(stream, segment, opened)
 
     def receive_inputs(self, header: Header, payloads: list[bytes]) -> None:
         """An INPUT message: the input fields of one part, stored once a simulation."""
@@ -323,22 +296,35 @@ class Shard:
         self._door.check_table(header, plan.targets, inputs=True)
         if stream.row is None:
             raise Refusal("inputs", "There is no row for input fields; this is a defect.")
-        for entry, payload in zip(header.fields, payloads):
-            name, array = self._names[entry.field], self.slab.inputs[self._names[entry.field]]
-            values = np.frombuffer(payload, dtype=array.dtype)
-            if not finite(values):
-                raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
-            target = plan.targets[entry.field]
-            if not self.slots.rows.settled(stream.row):
-                target.scatter(values, array[stream.row])
-            elif not close(target.gather(array[stream.row]), values):
-                raise Refusal(
-                    "unreproducible",
-                    f"Input field {name!r} of simulation "
-                    f"{stream.simulation} came again with other values.",
-                    name,
-                )
+        settled = self.slots.rows.settled(stream.row)
+        self._inputs.receive(header, plan.targets, stream.row, settled, payloads)
         stream.inputs_received |= 1 << header.part
+
+    def _places(self, stream: Stream, header: Header) -> PartPlaces:
+        """Looks at the first step of a part, and at one with another field table."""
+        plan = stream.plans.get(header.part)
+        if plan is None:
+            raise Refusal("layout", f"A part came before its layout: part {header.part} of "
+                          f"simulation {header.simulation}.")  # fmt: skip
+        if self.spec.inputs and not stream.has_inputs(header.part):
+            raise Refusal(
+                "inputs",
+                f"Steps of part {header.part} came before the input fields "
+                f"{', '.join(self.spec.inputs)}; call sim.inputs(...) first.",
+            )
+        self._door.check_table(header, plan.targets)
+        places = stream.places[header.part] = self._fields.places(header.fields, plan)
+        return places
+
+    def _compare(self, reception: Reception) -> None:
+        """A repeated part is held against what is there, when it is still there."""
+        header, stream = reception.header, reception.stream
+        segment, step = divmod(header.step, self.spec.segment_steps)
+        opened = stream.open.get(segment)
+        slot = opened.slot if opened is not None else self.slots.find(stream.simulation, segment)
+        if slot is not None:
+            row = slot * self.spec.segment_steps + step
+            self._fields.compare(header, reception.places, row, reception.arrays)
 
     # -- draws -----------------------------------------------------------------------------------
 
@@ -389,8 +375,8 @@ class Shard:
             if simulation in self.delivered:
                 self.ledger.close(simulation)
                 continue
-            stream = Stream(simulation, lease, n_parts, position, stride, b"", granted=granted,
-                            n_steps=self.ledger.n_steps(simulation),
+            stream = Stream(simulation, lease, n_parts, position, stride, np.empty(0),
+                            granted=granted, n_steps=self.ledger.n_steps(simulation),
                             covered=self.ledger.covered(simulation))  # fmt: skip
             self._begin(stream)
             for slot in opened.pop(simulation, []):
@@ -403,8 +389,8 @@ class Shard:
                 elif not self.credit.beyond(stream, segment):
                     kept.add(ordinal)
             self.credit.renew(stream, kept)
-            for segment in list(stream.open):  # died before it was admitted
-                self._admit_if_complete(stream, segment)
+            for segment, half in list(stream.open.items()):  # died before it was admitted
+                self._admit_if_complete(stream, segment, half)
         for slots in opened.values():
             for slot in slots:
                 self.slots.free(slot)
@@ -414,19 +400,18 @@ class Shard:
         if self.spec.inputs:
             stream.row = self.slots.rows.take(stream.simulation)
 
-    def _admit_if_complete(self, stream: Stream, segment: int) -> None:
-        opened = stream.open[segment]
+    def _admit_if_complete(self, stream: Stream, segment: int, opened: OpenSlot) -> None:
         steps = self.spec.segment_steps
         if stream.n_steps is not None:
             steps = min(steps, stream.n_steps - segment * steps)
         if opened.received < steps * stream.n_parts or not stream.covered:
             return
-        slot = self.slots.commit(stream, segment, steps)
+        ordinal = self.slots.commit(stream, segment, steps)
         self.counters["admitted"] += 1
         self.counters["admitted_steps"] += steps
         n_windows = self.slots.windows(steps)
         self.admitted_samples += n_windows
-        self.reservoir.put(slot, n_windows, int(self.slab.descriptor["ordinal"][slot]))
+        self.reservoir.put(opened.slot, n_windows, ordinal)
         if n_windows == 0:
             self.counters["too_short"] += 1
         self._deliver_if_complete(stream)
@@ -439,36 +424,6 @@ class Shard:
         if stream.ended == stream.all_parts:
             self.retire(stream.simulation)
 
-    def _compare(self, reception: Reception) -> None:
-        """A repeated part is held against what is there, when it is still there."""
-        header, stream = reception.header, reception.stream
-        segment = header.step // self.spec.segment_steps
-        opened = stream.open.get(segment)
-        slot = opened.slot if opened is not None else self.slots.find(stream.simulation, segment)
-        if slot is None:
-            return
-        for entry, values in zip(header.fields, reception.arrays):
-            name = self._names[entry.field]
-            there = self.slab.fields[name][slot, reception.step]
-            old = stream.plans[header.part].targets[entry.field].gather(there)
-            if not close(old, values):
-                worst = float(np.max(np.abs(old - values)))
-                raise Refusal(
-                    "unreproducible",
-                    f"Step {header.step} of simulation "
-                    f"{header.simulation} came again with other values of {name!r} (by "
-                    f"up to {worst:.3g}): the solver does not reproduce itself.",
-                    name,
-                )
-
-    def _aside(self, reception: Reception, targets: Mapping[int, Target]) -> Reception:
-        for entry in reception.header.fields:
-            dtype = self.slab.fields[self._names[entry.field]].dtype
-            values = np.empty(targets[entry.field].n, dtype=dtype)
-            reception.buffers.append(_bytes(values))
-            reception.arrays.append(values)
-        return reception
-
     def _samples_admitted(self, simulation: int, n_steps: int | None) -> int:
         length, total = self.spec.segment_steps, 0
         for segment in self.ledger.segments(simulation):
@@ -479,8 +434,3 @@ class Shard:
     def _shape(self, name: str) -> tuple[int, ...]:
         both = {**self.spec.fields, **self.spec.inputs}
         return both[name][0]
-
-
-def _bytes(values: Array) -> memoryview:
-    """The memory of a contiguous array, writable."""
-    return values.view("u1").data

@@ -160,6 +160,9 @@ class StoredFeed:
             found[name] = Moments.of(some, self._settings.components[name])
         return found
 
+    def skip(self, batch: int) -> None:
+        """Every rank has a part in every batch."""
+
     def redraw(self) -> None:
         """Nothing is drawn ahead of need."""
 

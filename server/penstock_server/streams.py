@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy.typing as npt
+
+from penstock_server.parts import PartPlaces
 from penstock_server.plans import Plan
 
 
-@dataclass
+@dataclass(slots=True)
 class OpenSlot:
     """A segment that is being received: which parts of which steps stand in the slot."""
 
@@ -36,7 +40,7 @@ class Stream:
     n_parts: int
     position: int
     stride: int
-    parameters: bytes
+    values: npt.NDArray[Any]  # of the parameters
     role: int = 0
     granted: int = 0
     reserved: int = 0
@@ -51,6 +55,7 @@ class Stream:
     reserved_ordinals: set[int] = field(default_factory=set)
     peers: set[bytes] = field(default_factory=set)
     plans: dict[int, Plan] = field(default_factory=dict)  # by part
+    places: dict[int, PartPlaces] = field(default_factory=dict)  # by part, from its first step on
 
     @property
     def all_parts(self) -> int:

@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-MONOTONE = ("received", "duplicates", "bytes", "evicted", "refused", "malformed", "resyncs")
+MONOTONE = (
+    "received",
+    "duplicates",
+    "bytes",
+    "evicted",
+    "refused",
+    "malformed",
+    "resyncs",
+    "handshakes_refused",
+)
 
 
 class ShardCounts:
@@ -89,6 +98,8 @@ def summarise(
             "test": validation.get("test"),
         },
         "bytes": {"streamed": counts.total("bytes"), "written_fields": written_fields},
+        "handshakes_refused": counts.total("handshakes_refused")
+        + int(status.get("handshakes_refused") or 0),
         "faults": list(status.get("faults") or ()),
         "cpu_s": dict(cpu_s or {}),
         "seconds": seconds,

@@ -12,21 +12,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.control import Asker, NoAnswer
+from penstock.keys import ClientKeys
 from penstock_server import checkpoint, run_folder, wiring
 from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
+from penstock_server.coordinator.plan import planned
+from penstock_server.curve import make_keys
 from penstock_server.dataset import DataSet
 from penstock_server.design import draw
 from penstock_server.interpreters import Command, solver_command
 from penstock_server.launch.local import LocalLauncher
 from penstock_server.launch.ray_ranks import RankGroup
-from penstock_server.ledger import settled_segments
+from penstock_server.ledger import keep_ledgers, settled_segments
+from penstock_server.physics import find_check
 from penstock_server.processes import ServerProcess
+from penstock_server.replay import read_recording
 from penstock_server.run_folder import RunFolder
 from penstock_server.run_processes import STOP_S, RunProcesses
 from penstock_server.run_records import RunRecords, Status
@@ -79,6 +84,8 @@ def run_campaign(
             return supervisor.work()
         finally:
             supervisor.stop()
+            with contextlib.suppress(OSError):  # a full disk; the memory is given back all the same
+                keep_ledgers(run.scratch, run.ledgers)
             run.clear_scratch()
 
 
@@ -96,9 +103,16 @@ class Supervisor:
         self._campaign, self._run, self._resumed = campaign, run, resumed
         self._on_status, self._say = on_status, on_message
         self._points = draw(campaign)
-        self._records = RunRecords(campaign, run, self._points["train"])
+        replay = campaign.offline.replay
+        self._recording = read_recording(Path(replay)) if replay is not None else None
+        if campaign.admission.check is not None:
+            find_check(campaign.admission.check)  # before anything starts
         self._shards = shard_names(campaign)
         self._addresses = Addresses.choose(self._shards)
+        security = self._addresses.security(campaign.security.mode)
+        if security == "curve":
+            self._addresses = replace(self._addresses, keys=make_keys(run.keys))
+        self._records = RunRecords(campaign, run, self._points["train"], security)
         self._processes = RunProcesses(run, self._records, self._shards, on_message)
         self._asker: Asker | None = None
         self._asked_s = 0.0
@@ -112,6 +126,7 @@ class Supervisor:
         self._records.targets(self._addresses)
         if self._resumed:
             self._run.remove_model()  # the validator ends as soon as a model is there
+            self._run.remove_ledgers()
         if campaign.mode == "online":
             ledgers, settled = self._find_settled()
             self._start_coordinator(settled=settled)
@@ -141,7 +156,8 @@ class Supervisor:
         )
         settings.save(run.settings / "coordinator.json")
         self._processes.add("coordinator", "penstock_server.coordinator")
-        self._asker = Asker(self._addresses.coordinator, "supervisor/0")
+        keys = ClientKeys.given(self._addresses.client_keys)
+        self._asker = Asker(self._addresses.coordinator, "supervisor/0", keys=keys)
 
     def _start_receivers(self, ledgers: Path | None = None) -> None:
         """And the keeper, if something is kept."""
@@ -173,13 +189,14 @@ class Supervisor:
             self._processes.add("validator", "penstock_server.validation")
         ranks = range(campaign.training.ranks)
         self._processes.ranks = RankGroup(
-            wiring.training_plan(campaign, run),
+            wiring.training_plan(campaign, run, self._recording),
             feed_factory=feeds[0],
             feed_settings=feeds[1],
             coordinator=self._addresses.coordinator,
             scratch=run.scratch,
             logs=run.logs,
             metrics_ports=[self._addresses.metrics[f"rank-{rank}"] for rank in ranks],
+            keys=self._addresses.client_keys,
         )
         self._processes.ranks.start()
 
@@ -208,7 +225,7 @@ class Supervisor:
         if self._resumed and run.data.exists():
             done = match(self._campaign, DataSet(run.data), self._points, enough=0.0).done
             self._say(f"{len(done)} simulations stand in the data set already.")
-        self._start_coordinator(done=done)
+        self._start_coordinator(done=done, absent=self._not_recorded())
         self._start_receivers()
         self._start_workers(command)
         while self._records.status.get("state") not in ("over", "trained"):
@@ -217,13 +234,24 @@ class Supervisor:
         self._processes.end_production()
         self._records.phase("produced")
 
+    def _not_recorded(self) -> list[int]:
+        """Training simulations that a replay has no use for: nothing of them was drawn."""
+        if self._recording is None:
+            return []
+        used = self._recording.simulations
+        everything = planned(
+            self._points, campaign_seed=0, training_shards=["0"], shards_per_simulation=1
+        )
+        return [each.id for each in everything if each.role == "train" and each.id not in used]
+
     def _train_stored(self) -> None:
         """Training from this run's data set, or from the one that was given."""
         campaign = self._campaign
         path = Path(campaign.offline.dataset or self._run.data)
         data = DataSet(path)
-        matched = match(campaign, data, self._points, enough=0.0 if campaign.produces else ENOUGH)
-        if matched.message:
+        partial = campaign.produces or self._recording is not None
+        matched = match(campaign, data, self._points, enough=0.0 if partial else ENOUGH)
+        if matched.message and self._recording is None:
             self._say(matched.message)
         if not campaign.produces:
             self._start_coordinator(done=matched.done, absent=matched.absent)
@@ -231,10 +259,14 @@ class Supervisor:
             wiring.stored_feed_settings(campaign, path, matched.rows["train"], rank)
             for rank in range(campaign.training.ranks)
         ]
-        self._start_training(
-            stored_views(path, matched.rows),
-            ("penstock_server.stored_feed:open_feed", feeds),
-        )
+        factory = "penstock_server.stored_feed:open_feed"
+        if self._recording is not None:
+            factory = "penstock_server.replay_feed:open_feed"
+            feeds = [
+                wiring.replay_feed_settings(self._recording, stored, rank)
+                for rank, stored in enumerate(feeds)
+            ]
+        self._start_training(stored_views(path, matched.rows), (factory, feeds))
         if not campaign.produces:
             self._records.phase("started")
         self._watch_training()

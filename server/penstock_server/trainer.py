@@ -52,7 +52,8 @@ def train(
     learner = Learner(plan.learning, ranks.rank, ranks.world)
     turns = Turns(feed, ranks, plan.limits, clock, spent)
     drawn = Drawn(plan.learning.problem.parameter_names, plan.warm_up)
-    saver = Saver(plan.saving, learner, feed, ranks, drawn)
+    log = plan.saving.draw_log(ranks.rank, tuple(plan.learning.problem.fields))
+    saver = Saver(plan.saving, learner, feed, ranks, drawn, log)
     progress = Progress(report, plan.report_s, ranks.rank, learner, turns)
     try:
         saver.restore(turns)
@@ -67,6 +68,7 @@ def train(
             elif turn.kind == "train":
                 spent.on("compute")
                 drawn.add(turn.batch, turns.tally.admitted, turn.round.after)
+                log.add(turn.batch, turn.round.after + 1)
                 turns.loss = learner.step(turn.batch, turn.round.total)
             why = turn.round.why
             saver.look(turns)
@@ -87,6 +89,8 @@ def train(
             raise RankLost(f"A rank is gone or silent: {error}") from error
         progress.post(progress.body(progress.state, f"{type(error).__name__}: {error}"))
         raise
+    finally:
+        log.close()
     return outcome
 
 

@@ -153,7 +153,7 @@ def run(
             command=tuple(argv),
             log_dir=logs,
             python=sys.executable,
-            environment=environment,
+            environment={**environment, "PENSTOCK_KEYS": ""},  # the shell's is of a campaign
             beat_s=0.25,
             coordinator_patience_s=30.0,
         )

@@ -171,6 +171,8 @@ class Turns:
 
     def _take(self, chosen: Round) -> Batch | None:
         if not chosen.count(self._mine):
+            if chosen.action == "train":
+                self._feed.skip(chosen.after + 1)
             return None
         self.spent.on("gather")
         batch = self._feed.take(chosen.after + 1)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from penstock.control import Asker, NoAnswer
+from penstock.keys import ClientKeys
 from penstock.processes import die_with_parent
 from penstock_server import examples_file, pictures, snapshot
 from penstock_server.best import Best, held
@@ -59,6 +60,7 @@ class Settings:
     threads: int = 1
     device: str = "cpu"
     metrics_port: int = 0  # of 127.0.0.1; 0 serves none
+    client_keys: str | None = None  # file for asking the coordinator
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -253,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     held_out, peek = open_source(settings)
     newest = Newest()
     serve_counts(settings.metrics_port, "validator", {}, newest.counts)
-    with Asker(settings.coordinator, settings.name) as asker:
+    keys = ClientKeys.given(settings.client_keys)
+    with Asker(settings.coordinator, settings.name, keys=keys) as asker:
 
         def report(body: dict[str, Any]) -> None:
             newest.take(body)

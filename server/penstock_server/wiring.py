@@ -19,12 +19,15 @@ from penstock_server.coordinator.settings import Rules
 from penstock_server.coordinator.settings import Settings as CoordinatorSettings
 from penstock_server.data_file import DataLayout
 from penstock_server.design import Roles
+from penstock_server.draw_log import draw_log_path
 from penstock_server.feed import FeedSettings
 from penstock_server.interpreters import Command
 from penstock_server.keeper import KeeperSettings
 from penstock_server.launch.launcher import Agency
 from penstock_server.learner import LearningPlan
 from penstock_server.receiver import ReceiverSettings
+from penstock_server.replay import Recording
+from penstock_server.replay_feed import ReplayFeedSettings
 from penstock_server.rounds import Limits
 from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
@@ -92,6 +95,7 @@ def coordinator_settings(
             start_deadline_s=live.start_deadline_s,
             step_deadline_s=solver.step_deadline_s,
             max_attempts=solver.max_attempts,
+            most_refused=campaign.admission.most_refused,
             target_error=campaign.stop.target_error,
             seconds=campaign.stop.seconds,
         ),
@@ -100,6 +104,7 @@ def coordinator_settings(
         settled={simulation: list(ranges) for simulation, ranges in settled.items()},
         done=list(done),
         absent=list(absent),
+        server_keys=addresses.server_keys,
     )
 
 
@@ -139,9 +144,13 @@ def receiver_settings(
         patience_s=campaign.liveness.coordinator_patience_s,
         metrics_port=addresses.metrics[f"receiver-{shard}"],
         checksums=campaign.audit.checksums,
+        ranges={n: s.range for n, s in campaign.step_fields.items() if s.range is not None},
+        check=campaign.admission.check,
         journal=str(run.root / f"admissions-{shard}.bin") if campaign.audit.checksums else None,
         keeper=campaign.kept != "none",
         resume_ledger=str(copy) if copy is not None and copy.exists() else None,
+        server_keys=addresses.server_keys,
+        client_keys=addresses.client_keys,
     )
 
 
@@ -193,8 +202,10 @@ def keeper_settings(campaign: Campaign, run: RunFolder, addresses: Addresses) ->
     )
 
 
-def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
-    """What all ranks are told alike."""
+def training_plan(
+    campaign: Campaign, run: RunFolder, recording: Recording | None = None
+) -> TrainingPlan:
+    """What all ranks are told alike. recording: of the run whose batches are trained on again."""
     training, reservoir, stop = campaign.training, campaign.reservoir, campaign.stop
     streams = campaign.mode == "online"
     return TrainingPlan(
@@ -206,7 +217,8 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             learning_rate=training.learning_rate,
             weight_decay=training.weight_decay,
             schedule=training.schedule,
-            planned_batches=campaign.planned_batches,
+            # A schedule goes by what was planned, also where the run has ended before.
+            planned_batches=(recording.campaign if recording else campaign).planned_batches,
             loss=training.loss,
             training_step=training.training_step,
             dtype=training.dtype,
@@ -231,6 +243,8 @@ def training_plan(campaign: Campaign, run: RunFolder) -> TrainingPlan:
             model=run.model,
             checkpoints=run.checkpoints,
             keep_checkpoints=campaign.checkpoint.keep,
+            draws=run.root if campaign.audit.draws else None,
+            contents=campaign.audit.checksums,
             about={"campaign": campaign.name, "run": run.identity},
         ),
         threads=training.threads,
@@ -286,6 +300,13 @@ def stored_feed_settings(
     )
 
 
+def replay_feed_settings(
+    recording: Recording, stored: Mapping[str, Any], rank: int
+) -> dict[str, Any]:
+    """Where a rank finds the samples of a replay; stored: what `stored_feed_settings` gave."""
+    return asdict(ReplayFeedSettings(dict(stored), str(draw_log_path(recording.folder, rank))))
+
+
 def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, Any]:
     """Where a rank finds the shard beside it."""
     return asdict(
@@ -339,6 +360,7 @@ def validator_settings(
         opponents=campaign.validation.opponents,
         patience_s=campaign.liveness.coordinator_patience_s,
         metrics_port=addresses.metrics["validator"],
+        client_keys=addresses.client_keys,
     )
 
 
@@ -350,7 +372,8 @@ def agency(campaign: Campaign, run: RunFolder, addresses: Addresses, command: Co
         command=tuple(command.argv),
         log_dir=run.logs,
         python=sys.executable,
-        environment=command.env,
+        # Empty: the variable of the shell that we were started in means another campaign.
+        environment={**command.env, "PENSTOCK_KEYS": addresses.client_keys or ""},
         beat_s=live.beat_s,
         silence_s=live.silence_s,
         coordinator_patience_s=live.coordinator_patience_s,

@@ -18,7 +18,7 @@ import pytest
 from faults import alive, end, title
 from network import Network
 from siege import Recovery, Siege, plan
-from whole import N, Run, Started, admissions, children_of, write_campaign
+from whole import N, Run, Started, admissions, check_audit, children_of, write_campaign
 
 from penstock_server.checkpoint import newest_intact
 from penstock_server.ledger import settled_segments
@@ -71,6 +71,7 @@ def check(
     summary = run.summary
     assert summary["simulations"]["completed"] == simulations + HELD_OUT
     assert summary["samples"]["trained_unique"] == simulations * STEPS
+    check_audit(run.folder)
 
 
 @pytest.mark.chaos

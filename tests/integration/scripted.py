@@ -15,6 +15,7 @@ from typing import Any
 
 import zmq
 
+from penstock_server.curve import Guard
 from penstock_server.receiver import ReceiverSettings
 
 CAMPAIGN = 0x1234
@@ -29,10 +30,17 @@ def free_port() -> int:
 class ScriptedCoordinator(threading.Thread):
     """Hands out the given assignments in order; keeps every request that came."""
 
-    def __init__(self, welcome: dict[str, Any], assignments: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        welcome: dict[str, Any],
+        assignments: list[dict[str, Any]],
+        server_keys: str | None = None,
+    ) -> None:
         super().__init__(daemon=True)
         self._context = zmq.Context()
+        self.guard = Guard(self._context, server_keys, "scripted")
         self._socket = self._context.socket(zmq.ROUTER)
+        self.guard.protect(self._socket)
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.address = f"tcp://127.0.0.1:{port}"
         self.welcome, self.assignments = welcome, list(assignments)
@@ -46,6 +54,7 @@ class ScriptedCoordinator(threading.Thread):
 
     def run(self) -> None:
         while not self._ended:
+            self.guard.turn()
             if not self._socket.poll(20):
                 continue
             identity, frame = self._socket.recv_multipart()
@@ -58,6 +67,7 @@ class ScriptedCoordinator(threading.Thread):
         self._ended = True
         self.join(5)
         self._socket.close(linger=0)
+        self.guard.close()
         self._context.term()
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -205,3 +205,28 @@ def test_input_fields_come_with_every_sample(stage: Stage) -> None:
     check(batch)
     expected = batch.simulation.numpy()[:, None] + np.full((1, 3), 0.5)
     np.testing.assert_array_equal(batch.inputs["k"].numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("demand", "kind", "reason"),
+    [
+        ({"ranges": {"u": [0.0, 3000.0]}}, "range", "the campaign allows 0 to 3000"),
+        ({"check": "energy:bounded"}, "physics", "refused step 2: the energy is"),
+    ],
+)
+def test_a_step_against_physics_ends_its_simulation_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, demand: dict[str, Any], kind: str, reason: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    stage.begin([0, 1, 2], **demand)
+    with penstock.connect() as link:
+        for sim in link.simulations():
+            for step in range(4):
+                factor = 5.0 if (sim.id, step) == (1, 2) else 1.0
+                sim.send(0.1 * step, u=factor * content(sim.id, step))
+    coordinator = stage.coordinator
+    assert coordinator is not None
+    wait_for(lambda: coordinator.delivered == {0, 2} and bool(coordinator.refused))
+    (refused,) = coordinator.refused
+    assert (refused["simulation"], refused["kind"], refused["step"]) == (1, kind, 2)
+    assert reason in refused["reason"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server.admission_journal import JOURNAL
+from penstock_server.audit import audit, read_tables
 from penstock_solvers.stamp import expected
 
 N = 8
@@ -186,6 +187,13 @@ def check_admissions(run: Path, simulations: int, steps: int) -> None:
     for simulation, segment, _, checksum in found:
         content = expected(simulation, segment, N).astype("<f4")
         assert checksum == zlib.crc32(content.tobytes()), (simulation, segment)
+    check_audit(run)
+
+
+def check_audit(run: Path) -> None:
+    """The product's own audit finds nothing, and there is nothing that it does not know."""
+    found = audit(read_tables(run))
+    assert {check.verdict for check in found.checks} == {"holds"}, found.checks
 
 
 def children_of(pid: int) -> set[int]:

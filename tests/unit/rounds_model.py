@@ -73,6 +73,9 @@ class Shard:
     def drain(self) -> None:
         self.unseen_only, self.promised = True, []
 
+    def skip(self, batch: int) -> None:
+        pass
+
     def redraw(self) -> None:
         unseen = sum(b == 0 for slot in self.held for b in slot)
         enough = unseen >= self.batch_size or (unseen > 0 and not self.has_room())

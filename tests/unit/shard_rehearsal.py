@@ -174,7 +174,7 @@ class Rehearsal:
 
     def open(self, part: Part) -> None:
         header = self.header(part, Kind.OPEN, step=self.set.position)
-        header = Header(**{**vars(header), "geometry": self.set.stride})
+        header = header._replace(geometry=self.set.stride)
         peer = b"%d.%d" % (part.lease, part.part)
         stream = self.shard.open(header, np.float64(part.simulation).tobytes(), peer)
         self.shard.plan(stream, part.part, part.plan)
@@ -223,9 +223,9 @@ class Rehearsal:
         entry = FieldEntry(0, dtype_code(values.dtype), values.nbytes)
         header = self.header(part, Kind.PART, step=step, t=0.5 * step, fields=(entry,))
         reception = self.shard.receive(header)
-        for buffer in reception.buffers:
-            buffer[:] = values.tobytes()
-        self.run.duplicates += reception.slot is None
+        for array in reception.arrays:
+            array[:] = values
+        self.run.duplicates += reception.opened is None
         self.shard.receive_done(reception)
 
     # -- trainer ---------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def test_a_simulation_that_its_shards_never_confirm_is_done_again() -> None:
     assert (desk.simulation(0).state, desk.simulation(0).losses) == ("queued", 1)
 
 
-@pytest.mark.parametrize("kind", ["nan", "range"])
+@pytest.mark.parametrize("kind", ["nan", "range", "physics"])
 def test_data_that_no_attempt_can_change_are_quarantined_at_once(kind: str) -> None:
     desk = Desk(settings(train=2))
     worker = desk.started()

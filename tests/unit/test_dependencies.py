@@ -47,7 +47,10 @@ ALLOWED = {
     },
 }
 # Exceptions of one file: the helper for DOLFINx functions is imported by those who have them.
-ALSO = {"clients/penstock/dolfinx.py": FENICS}
+ALSO = {
+    "clients/penstock/dolfinx.py": FENICS,
+    "clients/penstock/wrapping/formats.py": {"h5py", "meshio"},  # when such a file is read
+}
 # In the server a heavy library lives in one file or folder; scipy has two: samplers, quantiles.
 HOMES = {
     "ray": ("launch/ray_ranks.py",),
@@ -60,7 +63,13 @@ HOMES = {
 # Of the client the server takes the wire, the control path and the process table, not the link;
 # only `penstock fill` is a worker itself.
 FILL = "server/penstock_server/fill.py"
-CLIENT_MODULES = {"penstock.wire", "penstock.control", "penstock.errors", "penstock.processes"}
+CLIENT_MODULES = {
+    "penstock.wire",
+    "penstock.control",
+    "penstock.errors",
+    "penstock.keys",
+    "penstock.processes",
+}
 
 
 def sources() -> list[tuple[str, Path]]:
@@ -133,8 +142,9 @@ def test_a_forbidden_import_is_found(
 
 def test_importing_the_client_loads_nothing_heavy() -> None:
     program = (
-        "import sys, penstock, penstock.command\n"
-        "heavy = {'torch', 'ray', 'scipy', 'pydantic', 'mpi4py', 'dolfinx', 'penstock_server'}\n"
+        "import sys, penstock, penstock.command, penstock.wrap\n"
+        "heavy = {'torch', 'ray', 'scipy', 'pydantic', 'mpi4py', 'dolfinx', 'h5py', 'meshio',"
+        " 'penstock_server'}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(

@@ -152,7 +152,7 @@ def test_a_reader_may_look_while_the_writer_goes_on(tmp_path: Path) -> None:
     reader = Ledger(tmp_path / "ledger", writable=False)
     ledger.admit(1, 1)
     assert reader.segments(1) == [0, 1]
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(TypeError, match="read-only"):
         reader.admit(1, 2)
 
 

@@ -55,7 +55,7 @@ class Stand:
         entries = (FieldEntry(0, 1, 12),)
         header = Header(Kind.PART, 0, simulation, lease, step, fields=entries)
         reception = self.shard.receive(header)
-        reception.buffers[0][:] = values.tobytes()
+        reception.arrays[0][:] = values
         self.shard.receive_done(reception)
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:

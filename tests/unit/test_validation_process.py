@@ -143,7 +143,7 @@ def test_the_process_reports_to_the_coordinator_and_ends(tmp_path: Path) -> None
 def test_settings_with_an_unknown_key_are_refused_in_a_sentence(tmp_path: Path) -> None:
     told = {**vars(settings(tmp_path)), "shard": "0"}
     (tmp_path / "settings.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match="unknown keys shard; valid are coordinator, device"):
+    with pytest.raises(ValueError, match="unknown keys shard; valid are client_keys, coordinator"):
         Settings.read(tmp_path / "settings.json")
     del told["shard"]
     (tmp_path / "settings.json").write_text(json.dumps(told))

@@ -116,6 +116,9 @@ class ScriptedFeed:
     def drain(self) -> None:
         self.calls.append(("drain",))
 
+    def skip(self, batch: int) -> None:
+        pass
+
     def redraw(self) -> None:
         self.calls.append(("redraw",))
 

@@ -8,6 +8,8 @@
 typedef struct asker {
     void *context, *socket;
     const char *address, *worker; /* of the link */
+    const keys *keys;             /* of the link */
+    handshakes handshakes;
     int64_t number;
     double connected_s, sent_s;
     double waiting_since_s; /* below 0: everything that was asked was answered */
@@ -16,6 +18,7 @@ typedef struct asker {
 static void asker_close(asker *a) {
     if (a->socket) zmq_close(a->socket);
     a->socket = NULL;
+    handshakes_close(&a->handshakes);
 }
 
 static penstock_code asker_connect(asker *a, problem *why) {
@@ -31,6 +34,8 @@ static penstock_code asker_connect(asker *a, problem *why) {
     for (i = 0; i < sizeof options / sizeof *options; i++)
         zmq_setsockopt(a->socket, options[i].option, &options[i].value, sizeof(int));
     zmq_setsockopt(a->socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
+    keys_put_on(a->keys, a->socket);
+    handshakes_watch(&a->handshakes, a->context, a->socket);
     if (zmq_connect(a->socket, a->address)) return no_transport(why, "connect to the coordinator");
     return PENSTOCK_OK;
 }
@@ -38,6 +43,8 @@ static penstock_code asker_connect(asker *a, problem *why) {
 static penstock_code asker_send(asker *a, const text *request, problem *why) {
     double now = now_s();
     double since_s = a->connected_s > a->waiting_since_s ? a->connected_s : a->waiting_since_s;
+    if (handshakes_check(&a->handshakes, a->address, a->keys->path, why) != PENSTOCK_OK)
+        return why->code;
     if (!a->socket || now - since_s >= RESENDS_PER_SOCKET * RESEND_S) {
         penstock_code code = asker_connect(a, why);
         if (code != PENSTOCK_OK) return code;

@@ -9,6 +9,7 @@ struct penstock_link {
     problem why;
     penstock_ranks ranks;
     void *context;
+    keys keys;
     asker asker;
     char *address, *worker;
     int alone, closed;
@@ -147,7 +148,7 @@ static sender *link_sender(penstock_link *link, const char *shard, size_t n_shar
         return NULL;
     }
     link->senders[link->n_senders] = sender_open(link->context, shard, address, &identity,
-                                                 window ? window : 1, &link->why);
+                                                 window ? window : 1, &link->keys, &link->why);
     return link->senders[link->n_senders] ? link->senders[link->n_senders++] : NULL;
 }
 

@@ -359,7 +359,8 @@ static void sender_close(sender *s) {
 
 /* A connection that has greeted; NULL after a failure. */
 static sender *sender_open(void *context, const char *shard, const char *address,
-                           const header *identity, size_t window_bytes, problem *why) {
+                           const header *identity, size_t window_bytes, const keys *k,
+                           problem *why) {
     static const struct { int option, value; } options[] = {
         {ZMQ_LINGER, 0}, {ZMQ_SNDHWM, 0}, {ZMQ_RCVHWM, 0}, {ZMQ_RECONNECT_IVL, 50},
         {ZMQ_RECONNECT_IVL_MAX, 1000}, {ZMQ_HEARTBEAT_IVL, 5000}, {ZMQ_HEARTBEAT_TIMEOUT, 20000},
@@ -376,6 +377,7 @@ static sender *sender_open(void *context, const char *shard, const char *address
     s->socket = zmq_socket(context, ZMQ_DEALER);
     for (i = 0; s->socket && i < sizeof options / sizeof *options; i++)
         zmq_setsockopt(s->socket, options[i].option, &options[i].value, sizeof(int));
+    if (s->socket) keys_put_on(k, s->socket);
     if (!s->socket || zmq_connect(s->socket, address)) {
         no_transport(why, "connect to a shard");
         if (s->socket) zmq_close(s->socket);

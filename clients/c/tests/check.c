@@ -182,7 +182,7 @@ static void silence_is_an_error_that_names_who_was_silent(void) {
     unsetenv("PENSTOCK_COORDINATOR");
 
     memset(&identity, 0, sizeof identity);
-    s = sender_open(context, "7", address, &identity, 100, &why);
+    s = sender_open(context, "7", address, &identity, 100, NULL, &why);
     identity.kind = PLAN;
     CHECK(s && sender_post(s, message_new(&identity, NULL, 0, NULL, 0)) == PENSTOCK_OK);
     CHECK(s && sender_drain(s) == PENSTOCK_CONNECTION_LOST);
@@ -190,6 +190,40 @@ static void silence_is_an_error_that_names_who_was_silent(void) {
     sender_close(s);
     zmq_close(mute);
     zmq_ctx_term(context);
+}
+
+static penstock_code connect_with_keys(const char *path, const char *lines, mode_t mode, char *why) {
+    penstock_link *link;
+    penstock_code code;
+    FILE *file = fopen(path, "w");
+    fputs(lines, file);
+    fclose(file);
+    chmod(path, mode);
+    code = penstock_connect(&link, NULL, NULL, 0);
+    strcpy(why, penstock_error(link));
+    penstock_free(link);
+    return code;
+}
+
+static void a_key_file_that_cannot_be_used_is_told_without_its_keys(void) {
+    static const char whole[] = "# keys\n"
+                                "client_public = 0123456789012345678901234567890123456789\n"
+                                "client_secret = abcdefghijabcdefghijabcdefghijabcdefghij\n"
+                                "server_public = 9876543210987654321098765432109876543210\n";
+    char path[] = "/tmp/penstock-keys-XXXXXX", why[sizeof(problem)], longer[sizeof whole + 1];
+    close(mkstemp(path));
+    setenv("PENSTOCK_COORDINATOR", "tcp://127.0.0.1:9", 1);
+    setenv("PENSTOCK_KEYS", path, 1);
+    CHECK(connect_with_keys(path, whole, 0640, why) == PENSTOCK_SYSTEM_ERROR);
+    CHECK(strstr(why, "permissions 0640") && strstr(why, "chmod 600"));
+    CHECK(connect_with_keys(path, strchr(whole, 'n'), 0600, why) == PENSTOCK_SYSTEM_ERROR);
+    CHECK(strstr(why, "no line 'client_public = KEY'"));
+    snprintf(longer, sizeof longer, "%.*s1\n", (int)sizeof whole - 2, whole);
+    CHECK(connect_with_keys(path, longer, 0600, why) == PENSTOCK_SYSTEM_ERROR);
+    CHECK(strstr(why, "no line 'server_public = KEY'") && !strstr(why, "98765"));
+    unlink(path);
+    unsetenv("PENSTOCK_COORDINATOR");
+    unsetenv("PENSTOCK_KEYS");
 }
 
 static void a_parallel_program_without_its_ranks_is_told(void) {
@@ -212,6 +246,7 @@ int main(int argc, char **argv) {
     a_steady_step_without_values_is_encoded_as_the_golden_frame(folder);
     wrong_calls_are_told_in_sentences();
     silence_is_an_error_that_names_who_was_silent();
+    a_key_file_that_cannot_be_used_is_told_without_its_keys();
     a_parallel_program_without_its_ranks_is_told();
     printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",
            failures);

@@ -230,6 +230,19 @@ class Books:
                 f"{self._last_reason()}"
             )
 
+        elif self._too_many_refused():
+            n = production.count(QUARANTINED, "train")
+            self.stop(
+                f"{n} training simulations were refused, more than admission.most_refused = "
+                f"{self.rules.most_refused:g} of them allows. {self._last_reason()}"
+            )
+
+    def _too_many_refused(self) -> bool:
+        share, production = self.rules.most_refused, self.production
+        if share is None:
+            return False
+        return production.count(QUARANTINED, "train") > share * production.planned("train")
+
     def _last_reason(self) -> str:
         fault = self.journal.newest(FAULTS)
         if fault is None:

@@ -17,6 +17,7 @@ from penstock_server.coordinator.requests import Event, NotAccepted, Stop, Tick,
 from penstock_server.coordinator.settings import Settings
 from penstock_server.coordinator.state import State
 from penstock_server.coordinator.store import Store
+from penstock_server.curve import Guard
 from penstock_server.metrics import serve_counts
 
 TICK_S = 0.25
@@ -37,8 +38,12 @@ class Coordinator:
         self._state = State(settings, self._store.saved(), clock())
         self._store.write(self._state.unsaved())
         self._context = zmq.Context()
-        self._router = _bind(self._context, settings.address, clock)
-        self._counters = self._state.counters()
+        self._guard = Guard(self._context, settings.server_keys, "coordinator")
+        self._router = _bind(self._context, settings.address, clock, self._guard)
+        self._poller = zmq.Poller()
+        for socket in (self._router, *self._guard.sockets):
+            self._poller.register(socket, zmq.POLLIN)
+        self._counters = self._count()
         self._signalled = ""
         self._leave_at: float | None = None
         self._closed = False
@@ -54,12 +59,13 @@ class Coordinator:
         done_at: float | None = None
         while done_at is None or self._clock() < done_at:
             wait_s = max(0.0, min(TICK_S, next_tick - self._clock()))
-            if self._router.poll(int(wait_s * 1000)):
+            if self._poller.poll(int(wait_s * 1000)):
+                self._guard.turn()
                 self._answer_all()
             if self._clock() >= next_tick:
                 next_tick = self._clock() + TICK_S
                 self._apply(Tick())
-                self._counters = self._state.counters()
+                self._counters = self._count()
                 self._look_around(parent)
             overdue = self._leave_at is not None and self._clock() >= self._leave_at
             if done_at is None and (self._state.finished or overdue):
@@ -78,8 +84,12 @@ class Coordinator:
         if not self._closed:
             self._closed = True
             self._router.close(linger=500)
+            self._guard.close()
             self._context.term()
             self._store.close()
+
+    def _count(self) -> dict[str, float]:
+        return {**self._state.counters(), **self._guard.counts()}
 
     def _look_around(self, parent: int) -> None:
         if os.getppid() != parent:
@@ -106,9 +116,10 @@ class Coordinator:
             return {"kind": "refused", "why": str(error), "request": None}
         request = message.get("request")
         try:
-            return {**self._apply(parse(message)), "request": request}
+            reply = {**self._apply(parse(message)), "request": request}
         except NotAccepted as error:
             return {"kind": "refused", "why": str(error), "request": request}
+        return {**reply, **self._guard.counts()} if reply["kind"] == "status" else reply
 
     def _apply(self, event: Event) -> dict[str, Any]:
         outcome = self._state.handle(event, self._clock())
@@ -141,12 +152,13 @@ def serve(settings: Settings) -> None:
 
 
 def _bind(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, clock: Callable[[], float]
+    context: zmq.Context[zmq.Socket[bytes]], address: str, clock: Callable[[], float], guard: Guard
 ) -> zmq.Socket[bytes]:
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.MAXMSGSIZE, LARGEST_BYTES)
     router.setsockopt(zmq.SNDHWM, 100)
     router.setsockopt(zmq.LINGER, 500)
+    guard.protect(router)
     deadline = clock() + BIND_PATIENCE_S
     while True:
         try:
@@ -155,6 +167,7 @@ def _bind(
         except zmq.ZMQError as error:
             if error.errno != zmq.EADDRINUSE or clock() > deadline:
                 router.close(linger=0)
+                guard.close()
                 context.term()
                 raise OSError(f"The coordinator cannot listen on {address}: {error}.") from error
             time.sleep(0.1)

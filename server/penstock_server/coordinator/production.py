@@ -78,6 +78,10 @@ class Production:
         """How many simulations are in a state."""
         return sum(self._counts[name, state] for name in ROLES if role in (None, name))
 
+    def planned(self, role: str) -> int:
+        """How many simulations of a role there are, repeats under a new id included."""
+        return sum(n for (name, _), n in self._counts.items() if name == role)
+
     def open_leases(self, worker: str) -> list[Lease]:
         """A worker's leases that would have to be done again if it were lost now."""
         return list(self._of_worker.get(worker, {}).values())

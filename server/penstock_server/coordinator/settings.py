@@ -22,6 +22,7 @@ class Rules(BaseModel):
     start_deadline_s: float
     step_deadline_s: float
     max_attempts: int
+    most_refused: float | None = None  # share of the training simulations
     target_error: float | None = None
     seconds: float | None = None
     max_losses: int = 20  # attempts of one simulation that ended without the solver's fault
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     settled: dict[int, list[tuple[int, int]]] = {}
     done: list[int] = []
     absent: list[int] = []
+    server_keys: str | None = None  # a file; None: whoever reaches the socket may talk to it
 
     def save(self, path: Path | str) -> None:
         Path(path).write_text(self.model_dump_json(indent=1), encoding="utf-8")

@@ -43,7 +43,8 @@ from penstock_server.coordinator.settings import Settings
 from penstock_server.coordinator.staff import Reply, Staff
 from penstock_server.coordinator.status import counters, status
 
-ALWAYS_THE_SAME = frozenset({"nan", "infinite", "range"})  # refusals that no attempt can change
+# Refusals that no attempt can change.
+ALWAYS_THE_SAME = frozenset({"nan", "infinite", "range", "physics"})
 NO_FAULT = frozenset({"superseded", "repeated", "duplicate"})
 
 

@@ -65,7 +65,7 @@ class RankProcess:
         feed = _find(job["feed_factory"])(job["feed"])
         tell: Any = _silent
         if self.rank == 0 and job["coordinator"]:
-            tell = CoordinatorReport(job["coordinator"], job["patience_s"])
+            tell = CoordinatorReport(job["coordinator"], job["patience_s"], job["keys"])
         newest = Newest()
         serve_counts(job["metrics_port"], "rank", {"rank": str(self.rank)}, newest.counts)
 
@@ -134,6 +134,7 @@ class RankGroup:
     patience_s: float = 120.0  # with a silent coordinator
     metrics_ports: Sequence[int] = ()  # one for each rank; none: nothing is served
     silence_s: float = 300.0  # of a rank towards the others
+    keys: str | None = None  # the clients' key file
 
     failure: str | None = field(default=None, init=False)  # why the group gave up, a sentence
     outcome: dict[str, Any] | None = field(default=None, init=False)  # of rank 0
@@ -212,6 +213,7 @@ class RankGroup:
                 "feed_factory": self.feed_factory,
                 "feed": self.feed_settings[rank],
                 "coordinator": self.coordinator,
+                "keys": self.keys,
                 "patience_s": self.patience_s,
                 "silence_s": self.silence_s,
                 "meet": f"file://{meet}",

@@ -40,6 +40,7 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("segment in steps", ("stream", "segment_steps")),
     ("stop", ("stop",)),
     ("fields kept", ("keep",)),
+    ("security", ("security", "mode")),
 )
 
 

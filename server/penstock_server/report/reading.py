@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server import examples_file, run_folder
+from penstock_server.audit import AuditError, audit, read_tables
 from penstock_server.report.files import ReportError, read_history, read_json
 from penstock_server.report.points import Point, read_points
 
@@ -36,6 +37,7 @@ class Run:
     points: tuple[Point, ...] | None
     has_best: bool
     disk_bytes: Mapping[str, int]  # what of the folder -> bytes
+    audit: str = ""  # what `penstock audit` says of it, in a line
 
     @property
     def name(self) -> str:
@@ -82,7 +84,16 @@ def read_run(folder: Path) -> Run:
         points=read_points(root / "coordinator.sqlite"),
         has_best=(root / "best" / "model.json").is_file(),
         disk_bytes=_sizes(root),
+        audit=_audit(root),
     )
+
+
+def _audit(root: Path) -> str:
+    """Without the data set, which may be large."""
+    try:
+        return audit(read_tables(root, data=False)).sentence
+    except AuditError as error:
+        return f"not possible. {error}"
 
 
 def _text(path: Path) -> str:

@@ -47,6 +47,7 @@ def losses_section(run: Run) -> Section:
     ]
     blocks: list[Block] = [Table("Simulations", ("", "number"), rows)]
     blocks += _by_role(run.points)
+    blocks.append(Text(f"Audit (penstock audit RUN): {run.audit}"))
     faults = entries(run.summary, "faults")
     if not faults:
         blocks.append(Text("No fault was reported."))

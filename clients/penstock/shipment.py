@@ -1,0 +1,76 @@
+"""The fields of a step, or the input fields, as one MPI rank ships them; made once by the link.
+
+`pack` is the one copy between the solver's memory and the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock import wire
+from penstock.buffers import Buffers
+from penstock.errors import LayoutError
+from penstock.layout import FieldSpec, Share
+from penstock.wire import FieldEntry
+
+
+class Shipment:
+    """What the campaign wants with every step ("step") or once a simulation ("input").
+
+    `table` is the field table of the messages; fields stand in the campaign's order.
+    """
+
+    def __init__(self, when: str, specs: Sequence[FieldSpec], shares: Mapping[str, Share]) -> None:
+        self._when = when
+        self._fields = {spec.name: (spec, shares[spec.name]) for spec in specs}
+        self.table = tuple(
+            FieldEntry(
+                spec.index, wire.dtype_code(spec.dtype), share.n_values * spec.dtype.itemsize
+            )
+            for spec, share in self._fields.values()
+        )
+
+    def pack(self, given: Mapping[str, Any], buffers: Buffers) -> list[np.ndarray]:
+        """This rank's share of each field; raises LayoutError for what does not fit."""
+        if given.keys() != self._fields.keys():
+            self._complain(given)
+        payloads = []
+        for name, (spec, share) in self._fields.items():
+            values = _owned_values(spec, share.owned_shape, given[name])
+            payloads.append(share.pick(values, buffers.take(share.sent_shape, spec.dtype)))
+        return payloads
+
+    def _complain(self, given: Mapping[str, Any]) -> None:
+        for name in given:
+            if name not in self._fields:
+                raise LayoutError(
+                    f"The {self._when} field {name!r} is not declared in the campaign file, which "
+                    f"has {', '.join(self._fields) or 'none'}. Declare it under [fields.{name}] or "
+                    "leave it out."
+                )
+        missing = next(name for name in self._fields if name not in given)
+        raise LayoutError(f"The {self._when} lacks the field {missing!r} of the campaign file.")
+
+
+def _owned_values(spec: FieldSpec, shape: tuple[int, ...], given: Any) -> np.ndarray:
+    """What was given for a field as an array of the shape that this rank owns, without a copy."""
+    values = np.asarray(given)
+    if values.shape != shape:
+        values = _without_ones(values, shape)
+    if values.dtype.kind not in "fiub":
+        raise LayoutError(f"Field {spec.name!r} came as {values.dtype}; real numbers are expected.")
+    if values.shape != shape:
+        raise LayoutError(
+            f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
+            f"has the shape {shape}. Correct [fields.{spec.name}] or the layout."
+        )
+    return values
+
+
+def _without_ones(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values in this shape if only axes of length 1 are in the way, else as they are."""
+    long_axes = [n for n in values.shape if n != 1]
+    return values.reshape(shape) if long_axes == [n for n in shape if n != 1] else values

@@ -1,0 +1,100 @@
+"""What a campaign demands of a step beyond finite numbers: ranges, and a function of the user's.
+
+Made by the receiver, asked by its shard before a step counts as there. What is refused here no
+other attempt would do better: the simulation is quarantined, and the campaign goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from penstock.wire import Header
+from penstock_server.door import Refusal
+from penstock_server.parts import PartPlaces
+
+Array = npt.NDArray[Any]
+# check(fields, t, parameters): fields by name as read-only arrays of the sent shape, t (NaN for a
+# steady problem), parameters by name. Gives None, or why the step is refused, in a sentence.
+Check = Callable[[Mapping[str, Array], float, Mapping[str, float]], str | None]
+
+
+class PhysicsError(ValueError):
+    """The check that a campaign names cannot be had; the text says why."""
+
+
+class Physics:
+    """ranges: (least, greatest) value by field; check: the user's function, if there is one."""
+
+    def __init__(
+        self,
+        ranges: Mapping[str, tuple[float, float]],
+        check: Check | None = None,
+        parameters: Sequence[str] = (),
+    ) -> None:
+        self._ranges, self._check, self._parameters = dict(ranges), check, list(parameters)
+
+    def check_part(self, header: Header, places: PartPlaces, arrays: list[Array]) -> None:
+        """Raises Refusal for values outside the range of their field."""
+        if not self._ranges:
+            return
+        for place, values in zip(places.places, arrays):
+            if place.name not in self._ranges or not len(values):
+                continue
+            low, high = self._ranges[place.name]
+            least, greatest = float(values.min()), float(values.max())
+            if least < low or greatest > high:
+                raise Refusal(
+                    "range",
+                    f"Field {place.name!r} has values from {least:.6g} to {greatest:.6g} at step "
+                    f"{header.step}, part {header.part}; the campaign allows {low:g} to {high:g}.",
+                    place.name,
+                )
+
+    @property
+    def sees_steps(self) -> bool:
+        """Whether whole steps are to be shown to `check_step`."""
+        return self._check is not None
+
+    def check_step(self, step: int, fields: Mapping[str, Array], t: float, values: Array) -> None:
+        """Raises Refusal for a step that the user's function does not let in, or fails on."""
+        if self._check is None:
+            return
+        shown = {name: _read_only(array) for name, array in fields.items()}
+        parameters = dict(zip(self._parameters, values.tolist()))
+        try:
+            why = self._check(shown, t, parameters)
+        except Exception as error:
+            why = f"the check itself failed: {type(error).__name__}: {error}"
+        if why is not None:
+            raise Refusal("physics", f"The admission check refused step {step}: {why}")
+
+
+def find_check(reference: str) -> Check:
+    """The function behind `module:name`; raises PhysicsError when there is none."""
+    module, _, attribute = reference.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PhysicsError(
+            f'admission.check = "{reference}" cannot be imported: {error}. Its module must be '
+            "installed or stand in a folder of PYTHONPATH."
+        ) from error
+    if not callable(found):
+        raise PhysicsError(
+            f'admission.check = "{reference}" should be a function; it is {found!r}.'
+        )
+    check: Check = found
+    return check
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+NO_DEMANDS = Physics({})

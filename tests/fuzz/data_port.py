@@ -1,0 +1,223 @@
+"""Mutated frames on the data port of a shard: the real intake and slab behind a false socket.
+
+An input is a script for a few messages: valid ones of a running simulation, some of whose bytes are
+changed, cut off, doubled or left out, and plain garbage. Whatever comes, nothing is raised, every
+answer follows WIRE.md, and what is admitted is whole, finite and of the declared shape.
+
+`make fuzz` runs it coverage-guided, `tests/unit/test_fuzz_ports.py` on random scripts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from penstock import wire
+from penstock.wire import FieldEntry, Header, Kind
+from penstock_server.curve import Guard
+from penstock_server.intake import Intake
+from penstock_server.ledger import Ledger
+from penstock_server.reservoir import Reservoir
+from penstock_server.shard import Shard
+from penstock_server.slab import COMMITTED, Slab, SlabSpec
+
+CAMPAIGN = 77
+SHAPE = (4, 3)
+N = 12
+RENEWED = 500  # inputs on one slab
+PEERS = (b"one", b"two", b"six")
+
+
+class FalseSocket:
+    """A ROUTER that hands out what was put in; a context and its socket in one."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[list[bytes]] = deque()
+        self.sent: list[list[bytes]] = []
+        self._rest: deque[bytes] = deque()
+
+    def socket(self, _kind: int) -> FalseSocket:
+        return self
+
+    def setsockopt(self, *_: Any) -> None: ...
+    def bind(self, _address: str) -> None: ...
+    def close(self) -> None: ...
+
+    def getsockopt_string(self, _option: int) -> str:
+        return "tcp://127.0.0.1:1"
+
+    def getsockopt(self, _option: int) -> int:
+        return int(bool(self._rest))
+
+    def recv(self, flags: int = 0) -> bytes:
+        if not self._rest:
+            if not self.waiting:
+                assert flags & zmq.NOBLOCK, "The intake would wait for a frame that never comes."
+                raise zmq.Again
+            self._rest = deque(self.waiting.popleft())
+        return self._rest.popleft()
+
+    def recv_into(self, buffer: Any) -> int:
+        frame, view = self.recv(), memoryview(buffer).cast("B")
+        n = min(len(frame), len(view))
+        view[:n] = frame[:n]
+        return len(frame)
+
+    def send_multipart(self, frames: list[bytes], _flags: int = 0) -> None:
+        self.sent.append(frames)
+
+
+class Script:
+    """Reads numbers off an input; zeros where it has ended."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def byte(self) -> int:
+        self._at += 1
+        return self._data[self._at - 1] if self._at <= len(self._data) else 0
+
+    def short(self) -> int:
+        return self.byte() | self.byte() << 8
+
+    def rest(self, most: int) -> bytes:
+        taken = self._data[self._at : self._at + most]
+        self._at += len(taken)
+        return taken
+
+
+class DataPort:
+    """Keeps an intake over many inputs, and makes a new one now and then."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._inputs = 0
+        self._folder = Path(tempfile.mkdtemp(prefix="penstock-fuzz-", dir=_memory()))
+        self._simulation = 0
+        self._build()
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def take(self, data: bytes) -> None:
+        """One input; raises AssertionError, or whatever the intake should not raise."""
+        self._inputs += 1
+        if self._inputs % RENEWED == 0:
+            self._build()
+        script = Script(data)
+        self._simulation += 1
+        if script.byte() < 224:  # the simulation is open before the script begins
+            for choice in range(3):
+                self._put(PEERS[0], self._valid(choice, PEERS[0], Script(b"")))
+        for _ in range(1 + script.byte() % 12):
+            identity = PEERS[max(0, script.byte() - 253)]
+            self._put(identity, self._message(script, identity))
+        self._check()
+
+    def _put(self, identity: bytes, message: list[bytes]) -> None:
+        self.frames += len(message)
+        self._socket.waiting.append([identity, *message])
+        self._intake.turn()
+
+    def _message(self, script: Script, identity: bytes) -> list[bytes]:
+        """A valid message of the simulation, or one with a few changes, or garbage."""
+        choice = script.byte()
+        if choice >= 240:
+            return [script.rest(script.byte()) for _ in range(1 + script.byte() % 4)]
+        frames = self._valid(choice % 12, identity, script)
+        for _ in range(script.byte() % 4):
+            at = script.short() % len(frames)
+            frame = bytearray(frames[at])
+            what = script.byte() % 6
+            if what < 3 and frame:
+                frame[script.short() % len(frame)] ^= script.byte()
+            elif what == 3:
+                frame = frame[: script.short() % (len(frame) + 1)]
+            elif what == 4:
+                frames.insert(at, bytes(frame))
+            elif len(frames) > 1:
+                del frames[at]
+                continue
+            frames[at] = bytes(frame)
+        return frames
+
+    def _valid(self, choice: int, identity: bytes, script: Script) -> list[bytes]:
+        simulation = self._simulation if choice < 11 else 1 + script.byte()
+        peer = self._intake._peers.get(identity)
+        number = peer.expected if peer is not None else 0
+        values: dict[str, Any] = {
+            "campaign": CAMPAIGN, "simulation": simulation, "lease": simulation, "n_parts": 1,
+            "plan": 1, "sequence": script.byte() % 16 if choice == 10 else number,
+        }  # fmt: skip
+        payloads: list[bytes] = []
+        kind = (
+            Kind.HELLO, Kind.PLAN, Kind.OPEN, Kind.PART, Kind.PART, Kind.PART, Kind.END, Kind.FAIL,
+            Kind.PROBE, Kind.BYE, Kind.PART, Kind.INPUT,
+        )[choice]  # fmt: skip
+        if kind == Kind.PLAN:
+            payloads = [np.array([0, 2, *SHAPE, 0, 0, *SHAPE], dtype="<i8").tobytes()]
+            values["fields"] = (FieldEntry(0, 4, len(payloads[0])),)
+        elif kind == Kind.OPEN:
+            payloads, values["geometry"] = [np.array([0.5]).tobytes()], 1
+        elif kind in (Kind.PART, Kind.INPUT):
+            payloads = [np.full(N, script.byte(), "<f4").tobytes()]
+            values["fields"] = (FieldEntry(0, 1, 4 * N),)
+            values["step"] = script.byte() % 8
+        elif kind == Kind.END:
+            values["step"] = script.byte() % 8
+        return [bytes(wire.encode(Header(kind, **values))), *payloads]
+
+    def _check(self) -> None:
+        for frames in self._socket.sent:
+            assert frames[0] in PEERS
+            answer = wire.decode(frames[1])
+            assert answer.kind in (Kind.ACK, Kind.RESYNC, Kind.REFUSED)
+            if answer.kind == Kind.ACK and len(frames) > 2:
+                wire.decode_grants(frames[2])
+        self._socket.sent.clear()
+        shard = self._intake.shard
+        slab = shard.slab
+        held = np.flatnonzero(slab.descriptor["state"] == COMMITTED)
+        rows = slab.descriptor[held]
+        assert np.isfinite(slab.fields["u"][held]).all(), "A value that is not finite got in."
+        assert (rows["n_steps"] == 1).all()
+        assert (rows["generation"] % 2 == 0).all()
+        assert (slab.parts[held, 0, 0] != 0).all(), "A segment without its part was admitted."
+        assert (rows["role"] == 0).all(), "A held-out simulation came to a training shard."
+        places = set(zip(rows["simulation"].tolist(), rows["segment"].tolist()))
+        assert len(places) == len(held), "A segment was admitted twice."
+        assert all(shard.ledger.admitted(*place) for place in places)
+        self._make_room(shard)
+
+    def _make_room(self, shard: Shard) -> None:
+        """The lease is over, and what came is drawn and may be evicted."""
+        shard.supersede(self._simulation, self._simulation)
+        samples = shard.choose(64, unseen_only=True)
+        shard.reservoir.confirm(samples, self._inputs)
+        shard.snapshot(self._inputs)
+        self._intake.turn()
+        self._socket.sent.clear()
+
+    def _build(self) -> None:
+        self.close()
+        self._folder.mkdir()
+        spec = SlabSpec(64, 1, 1, 1, {"u": (SHAPE, "float32")}, {}, 0, 4)
+        ledger = Ledger(self._folder / "ledger")
+        slab = Slab.create(self._folder, spec)
+        reservoir = Reservoir("reservoir", slab.drawn, np.random.default_rng(0))
+        self._socket = FalseSocket()
+        context: Any = self._socket
+        shard = Shard(slab, ledger, reservoir, ["u"], max_steps=6)
+        self._intake = Intake(
+            context, shard, CAMPAIGN, "tcp://127.0.0.1:*", Guard(context, None, "fuzzed")
+        )
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None

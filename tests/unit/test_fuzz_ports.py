@@ -1,0 +1,35 @@
+"""The fuzzers of both ports on random scripts; `make fuzz` runs them coverage-guided."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+
+from control_port import ControlPort
+from data_port import DataPort
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutated_frames_on_the_data_port_are_answered_or_dropped(seed: int) -> None:
+    port, rng = DataPort(), random.Random(seed)
+    try:
+        for _ in range(700):
+            port.take(rng.randbytes(rng.randrange(120)))
+    finally:
+        port.close()
+    assert port.frames > 3000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutated_requests_on_the_control_port_are_answered(seed: int) -> None:
+    port, rng = ControlPort(), random.Random(seed)
+    for _ in range(300):
+        port.take(rng.randbytes(rng.randrange(100)))
+    assert port.frames > 500
