@@ -1,0 +1,199 @@
+"""What a shard takes in: bytes per second from k clients into the reservoir, against raw ZeroMQ.
+
+ours: the coordinator and one receiver as processes, as a run starts them, and k client programs
+that call `sim.send` as fast as it lets them. Every check of the door is on: credit, layout, table,
+finite values, exactly once. peer: k programs that PUSH the same arrays, and one that PULLs them
+into preallocated memory and does nothing else. Beside both a training loop with one thread. The
+arena is at least four times the last-level cache, and every place in it is written once.
+
+Rates are taken between 10 % and 90 % of the bytes. Ours and the peer alternate; the ratio is the
+median of the pairs' ratios. holds: at least 0.75 from 80 kB a step up, at least 0.5 below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from stage import Stage, serve, stage
+
+from penstock_server.addresses import free_ports
+from penstock_server.config import parse
+
+SIZES = {
+    "8 kB": 8_000,
+    "80 kB": 80_000,
+    "800 kB": 800_000,
+    "8 MB": 8_000_000,
+    "128 MB": 128_000_000,
+}
+CLIENTS = (1, 4, 16)
+FIRST, LAST = 0.1, 0.9
+
+CAMPAIGN = """
+name = "ingest"
+[solver]
+command = ["true"]
+workers = {clients}
+steps = {steps}
+[design]
+simulations = {clients}
+[design.parameters]
+p = {{ low = 0, high = 1 }}
+[fields.u]
+shape = [{values}]
+[reservoir]
+capacity = {capacity}
+[training]
+batch_size = 10
+"""
+
+OURS = """
+import sys
+import numpy as np
+import penstock
+values = np.random.default_rng(0).standard_normal(int(sys.argv[1])).astype("f4")
+with penstock.connect() as link:
+    for sim in link.simulations():
+        for step in range(int(sys.argv[2])):
+            sim.send(float(step), u=values)
+"""
+
+RAW = """
+import sys
+import numpy as np
+import zmq
+values = np.random.default_rng(0).standard_normal(int(sys.argv[1])).astype("f4")
+push = zmq.Context().socket(zmq.PUSH)
+push.setsockopt(zmq.SNDHWM, max(2, (1 << 26) // values.nbytes))
+push.connect(sys.argv[3])
+view = values.view("u1").data
+for step in range(int(sys.argv[2])):
+    push.send(view, copy=values.nbytes < 65536)
+"""
+
+
+def ours(values: int, steps: int, clients: int) -> float:
+    """Bytes per second into the reservoir."""
+    total = steps * clients
+    campaign = parse(CAMPAIGN.format(values=values, steps=steps, clients=clients, capacity=total))
+    with serve(campaign) as served:
+        served.stage.train()
+        for client in range(clients):
+            served.stage.start("-c", OURS, values, steps, **served.worker(f"w{client}"))
+        return rate(served.admitted, total, values * 4, served.stage)
+
+
+def raw(values: int, steps: int, clients: int) -> float:
+    """Bytes per second into preallocated memory."""
+    total = steps * clients
+    address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    file = Path("/dev/shm") / f"ingest-raw-{os.getpid()}"
+    file.write_bytes(bytes(8))
+    try:
+        with stage() as here:
+            here.start(__file__, "--pull", address, values, total, file)
+            arrived = np.memmap(file, dtype="<u8", mode="r")
+            here.train()
+            for _ in range(clients):
+                here.start("-c", RAW, values, steps, address)
+            return rate(lambda: int(arrived[0]), total, values * 4, here)
+    finally:
+        file.unlink()
+
+
+def pull(address: str, values: int, total: int, file: str) -> None:
+    """The peer's receiver, in a process of its own."""
+    arena = np.zeros((total, values), dtype="f4")  # written here: the pages are there
+    arena[:] = 1
+    arrived = np.memmap(file, dtype="<u8", mode="r+")
+    socket = zmq.Context().socket(zmq.PULL)
+    socket.setsockopt(zmq.RCVHWM, max(2, (1 << 26) // (4 * values)))
+    socket.bind(address)
+    for at in range(total):
+        socket.recv_into(arena[at].data)
+        arrived[0] = at + 1
+
+
+def rate(arrived: Callable[[], int], total: int, n_bytes: int, here: Stage) -> float:
+    """From FIRST to LAST of what is to come."""
+    here.until(lambda: arrived() >= max(1, FIRST * total))
+    first, began = arrived(), time.perf_counter()
+    here.until(lambda: arrived() >= LAST * total)
+    return (arrived() - first) * n_bytes / (time.perf_counter() - began)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for size in options.sizes:
+        n_bytes = SIZES[size]
+        for clients in options.clients:
+            arena = options.arena * 1_000_000 / (4 if n_bytes < 50_000 else 1)
+            steps = max(2, round(arena / n_bytes / clients))
+            pairs = []
+            for _ in range(options.pairs):
+                sides = (ours(n_bytes // 4, steps, clients), raw(n_bytes // 4, steps, clients))
+                pairs.append(sides)
+            row = {
+                "size": size, "clients": clients, "steps": steps * clients,
+                "ours": statistics.median(a for a, _ in pairs) / 1e9,
+                "peer": statistics.median(b for _, b in pairs) / 1e9,
+                "ratio": statistics.median(a / b for a, b in pairs),
+                "bar": 0.75 if n_bytes >= 80_000 else 0.5,
+                "pairs": [[a / 1e9, b / 1e9] for a, b in pairs],
+            }  # fmt: skip
+            rows.append(row)
+            if not options.json:
+                print(
+                    f"{size:>7} x {clients:2d} clients: {row['ours']:.2f} GB/s, raw "
+                    f"{row['peer']:.2f}, ratio {row['ratio']:.2f} (bar {row['bar']})",
+                    flush=True,
+                )
+    return rows
+
+
+def main() -> None:
+    if "--pull" in sys.argv:
+        address, values, total, file = sys.argv[2:]
+        pull(address, int(values), int(total), file)
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
+    parser.add_argument("--pairs", type=int, default=5, help="of ours and the peer's")
+    parser.add_argument(
+        "--arena", type=float, default=1024, help="MB; a quarter below 50 kB a step"
+    )
+    parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
+    parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
+    options = parser.parse_args()
+    if options.quick:
+        options.sizes, options.clients, options.pairs = ["80 kB", "8 MB"], [1], 3
+    rows = measure(options)
+    worst = min(rows, key=lambda row: row["ratio"] / row["bar"])
+    print(
+        json.dumps(
+            {
+                "name": "ingest",
+                "ours": worst["ours"],
+                "peer": worst["peer"],
+                "ratio": worst["ratio"],
+                "unit": f"GB/s at {worst['size']} a step from {worst['clients']} clients",
+                "holds": all(row["ratio"] >= row["bar"] for row in rows),
+                "rows": rows,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What streaming costs the solver: time inside `send`, and the processor time of its threads.
+
+The heat equation (FEniCSx) on its MPI ranks streams to a real receiver. Measured in rank 0: the
+time inside `sim.send` and `sim.cancelled` (median and 99th percentile), the processor time of
+ZeroMQ's threads, and what is left of the time per step, which is the solver's own. ours: the median
+in microseconds; peer: one copy of the same bytes, measured in the same process. holds: at 100 x 100
+below the copy plus 20 microseconds, at 1000 x 1000 below 1 % of the solver's time, the time of the
+threads included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from stage import serve
+
+from penstock_server.config import parse
+from penstock_server.interpreters import solver_command
+
+EXTRA_US, SHARE = 20.0, 0.01
+
+CAMPAIGN = """
+name = "overhead"
+[solver]
+command = ["{{python}}", "{program}", "--n", "{n}", "--steps", "{steps}"]
+mpi_ranks = {ranks}
+workers = 1
+steps = {steps}
+[design]
+simulations = 1
+[design.parameters]
+T0 = {{ low = 100, high = 500 }}
+T1 = {{ low = 100, high = 500 }}
+T2 = {{ low = 100, high = 500 }}
+T3 = {{ low = 100, high = 500 }}
+T4 = {{ low = 100, high = 500 }}
+[fields.temperature]
+shape = [{n}, {n}]
+[reservoir]
+capacity = {steps}
+[training]
+batch_size = 1
+"""
+
+PROGRAM = Path(__file__).with_name("timed_heat.py")
+
+
+def measure(n: int, ranks: int, steps: int) -> dict[str, Any]:
+    """One run of the solver; times in microseconds."""
+    campaign = parse(CAMPAIGN.format(n=n, ranks=ranks, steps=steps, program=PROGRAM))
+    command = solver_command(campaign)
+    with serve(campaign) as served:
+        process = served.stage.start_command(command.argv, {**command.env, **served.worker("w0")})
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        served.stage.until(lambda: served.admitted() == steps)
+    told = json.loads(lines[-1])
+    inside = sorted(told["inside_s"])
+    step = statistics.median(told["steps_s"])
+    send, threads = statistics.median(inside), told["threads_s"]
+    solver = step - send
+    return {
+        "n": n,
+        "ranks": ranks,
+        "send_us": 1e6 * send,
+        "send_p99_us": 1e6 * inside[min(len(inside) - 1, round(0.99 * len(inside)))],
+        "copy_us": 1e6 * told["copy_s"],
+        "threads_us": 1e6 * threads,
+        "solver_us": 1e6 * solver,
+        "share": (send + threads) / solver,
+    }
+
+
+def holds(row: dict[str, Any]) -> bool:
+    if row["n"] >= 1000:
+        return bool(row["share"] < SHARE)
+    return bool(row["send_us"] < row["copy_us"] + EXTRA_US)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each case")
+    parser.add_argument("--quick", action="store_true", help="100 x 100 alone, two runs")
+    parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
+    options = parser.parse_args()
+    cases = [(100, ranks, 400) for ranks in (1, 2)]
+    if not options.quick:
+        cases += [(1000, ranks, 20) for ranks in (1, 2)]
+    rows = []
+    for n, ranks, steps in cases:
+        runs = [measure(n, ranks, steps) for _ in range(2 if options.quick else options.pairs)]
+        row = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        rows.append(row)
+        if not options.json:
+            print(
+                f"{n} x {n}, {ranks} ranks: send {row['send_us']:.0f} us (99 %: "
+                f"{row['send_p99_us']:.0f}), a copy {row['copy_us']:.0f}, threads "
+                f"{row['threads_us']:.0f}, the solver {row['solver_us']:.0f}; "
+                f"{row['share']:.2%} of it",
+                flush=True,
+            )
+    first = rows[0]
+    print(
+        json.dumps(
+            {
+                "name": "overhead",
+                "ours": first["send_us"],
+                "peer": first["copy_us"],
+                "ratio": first["send_us"] / first["copy_us"],
+                "unit": "us inside send against one copy, heat 100 x 100, one rank",
+                "holds": all(holds(row) for row in rows),
+                "rows": rows,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The FEniCSx heat solver with a clock around what streaming adds; started by overhead.py.
+
+Runs in the solvers' interpreter. Rank 0 prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import penstock
+from penstock.simulation import Simulation
+from penstock_solvers import heat
+
+COPIES = 200
+
+ends: list[float] = []  # of steps
+inside: list[float] = []  # seconds in send and cancelled, by step
+n_bytes = 0  # that this rank sends with a step
+threads_s = 0.0
+
+_send, _cancelled, _close = Simulation.send, Simulation.cancelled, penstock.Link.close
+
+
+def send(self: Simulation, t: float, **fields: Any) -> None:
+    global n_bytes
+    began = time.perf_counter()
+    _send(self, t, **fields)
+    inside.append(time.perf_counter() - began)
+    n_bytes = 4 * sum(np.size(values) for values in fields.values())
+
+
+def cancelled(self: Simulation) -> bool:
+    began = time.perf_counter()
+    answer = bool(_cancelled.fget(self))  # type: ignore[attr-defined]
+    ends.append(time.perf_counter())
+    inside[-1] += ends[-1] - began
+    return answer
+
+
+def close(self: penstock.Link) -> None:
+    """The last moment at which the threads can be asked what they used."""
+    global threads_s
+    threads_s = threads_s or cpu_of_threads()
+    _close(self)
+
+
+def cpu_of_threads() -> float:
+    """Seconds of ZeroMQ's threads of this process."""
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        name, rest = (task / "stat").read_text(encoding="utf-8").rsplit(")", 1)
+        if "ZMQbg" in name:
+            ticks += sum(map(int, rest.split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def copy_s() -> float:
+    source, target = np.ones(n_bytes, "u1"), np.zeros(n_bytes, "u1")
+    taken = []
+    for _ in range(COPIES):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
+def main() -> None:
+    Simulation.send = send  # type: ignore[method-assign, assignment]
+    Simulation.cancelled = property(cancelled)  # type: ignore[assignment, method-assign]
+    penstock.Link.close = close  # type: ignore[method-assign]
+    heat.main()
+    skip = max(1, len(ends) // 10)  # the first steps open the simulation
+    if heat.MPI.COMM_WORLD.rank == 0:
+        result = {
+            "inside_s": inside[skip:],
+            "steps_s": np.diff(ends[skip - 1 :]).tolist(),
+            "copy_s": copy_s(),
+            "threads_s": threads_s / len(ends),
+        }
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
