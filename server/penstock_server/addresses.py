@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock_server.config import SecurityMode
 from penstock_server.curve import KeyFiles
 from penstock_server.sizes import measured, n_ports
+from penstock_server.tables import SecurityMode
 
 # Above the ports of Ray's workers, below those of outgoing connections.
 QUIET_PORTS = range(20_000, 32_768)

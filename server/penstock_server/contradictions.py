@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from penstock_server.config import Campaign, FieldSpec, Parameter
+    from penstock_server.config import Campaign
+    from penstock_server.tables import FieldSpec, Parameter
 
 
 class Conflict(NamedTuple):

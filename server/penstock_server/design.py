@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import qmc
 
-from penstock_server.config import Campaign, Parameter
+from penstock_server.config import Campaign
+from penstock_server.tables import Parameter
 
 Point = dict[str, float]
 Parameters = Mapping[str, Parameter]

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from penstock_server import run_folder
-from penstock_server.config import Campaign, Stop, load
+from penstock_server.config import Campaign, load
 from penstock_server.draw_log import Draws, draw_log_path, joint_digest, read_draws
+from penstock_server.tables import Stop
 
 WEIGHTS = "model.safetensors"
 

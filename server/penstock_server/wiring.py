@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock_server import validation
 from penstock_server.addresses import Addresses
-from penstock_server.config import Campaign, CampaignError, FieldSpec
+from penstock_server.config import Campaign, CampaignError
 from penstock_server.coordinator.plan import HELD_OUT, planned
 from penstock_server.coordinator.settings import Rules
 from penstock_server.coordinator.settings import Settings as CoordinatorSettings
@@ -33,6 +33,7 @@ from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
 from penstock_server.sizes import shard_names, shard_size
 from penstock_server.stored_feed import StoredFeedSettings
+from penstock_server.tables import FieldSpec
 from penstock_server.trainer import TrainingPlan
 from penstock_surrogates.problem import Field, Parameter, Problem
 

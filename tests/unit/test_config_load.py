@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from campaigns import SMALL, small
 
-from penstock_server.config import Campaign, CampaignError, FieldSpec, load, parse
+from penstock_server.config import Campaign, CampaignError, load, parse
+from penstock_server.tables import FieldSpec
 
 
 def test_a_file_is_read_with_the_defaults_filled_in(tmp_path: Path) -> None:

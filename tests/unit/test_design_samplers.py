@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from penstock_server.config import Campaign, Parameter
+from penstock_server.config import Campaign
 from penstock_server.design import DesignError, Random, draw, training_design
+from penstock_server.tables import Parameter
 
 SAMPLERS = ["random", "lhs", "halton", "sobol"]
 ALL_KINDS = (

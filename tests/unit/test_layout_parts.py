@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from penstock.errors import LayoutError
 from penstock.layout import FieldSpec, Share, share, whole
-from penstock_server.config import FieldSpec as ServerFieldSpec
 from penstock_server.plans import covers, read_target
+from penstock_server.tables import FieldSpec as ServerFieldSpec
 
 Draw = st.DrawFn
 
