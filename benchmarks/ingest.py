@@ -55,6 +55,8 @@ shape = [{values}]
 capacity = {capacity}
 [training]
 batch_size = 10
+[security]
+mode = "{security}"
 """
 
 OURS = """
@@ -82,10 +84,13 @@ for step in range(int(sys.argv[2])):
 """
 
 
-def ours(values: int, steps: int, clients: int) -> float:
+def ours(values: int, steps: int, clients: int, security: str = "auto") -> float:
     """Bytes per second into the reservoir."""
     total = steps * clients
-    campaign = parse(CAMPAIGN.format(values=values, steps=steps, clients=clients, capacity=total))
+    text = CAMPAIGN.format(
+        values=values, steps=steps, clients=clients, capacity=total, security=security
+    )
+    campaign = parse(text)
     with serve(campaign) as served:
         served.stage.train()
         for client in range(clients):
@@ -139,10 +144,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         for clients in options.clients:
             arena = options.arena * 1_000_000 / (4 if n_bytes < 50_000 else 1)
             steps = max(2, round(arena / n_bytes / clients))
-            pairs = []
+            pairs, curve = [], []
             for _ in range(options.pairs):
-                sides = (ours(n_bytes // 4, steps, clients), raw(n_bytes // 4, steps, clients))
-                pairs.append(sides)
+                size_of = (n_bytes // 4, steps, clients)
+                pairs.append((ours(*size_of), raw(*size_of)))
+                if options.curve:
+                    curve.append(ours(*size_of, security="curve") / pairs[-1][0])
             row = {
                 "size": size, "clients": clients, "steps": steps * clients,
                 "ours": statistics.median(a for a, _ in pairs) / 1e9,
@@ -150,12 +157,14 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "ratio": statistics.median(a / b for a, b in pairs),
                 "bar": 0.75 if n_bytes >= 80_000 else 0.5,
                 "pairs": [[a / 1e9, b / 1e9] for a, b in pairs],
+                "curve": statistics.median(curve) if curve else None,
             }  # fmt: skip
             rows.append(row)
             if not options.json:
+                encrypted = f"; with CURVE {row['curve']:.2f} of ours" if curve else ""
                 print(
                     f"{size:>7} x {clients:2d} clients: {row['ours']:.2f} GB/s, raw "
-                    f"{row['peer']:.2f}, ratio {row['ratio']:.2f} (bar {row['bar']})",
+                    f"{row['peer']:.2f}, ratio {row['ratio']:.2f} (bar {row['bar']}){encrypted}",
                     flush=True,
                 )
     return rows
@@ -173,6 +182,7 @@ def main() -> None:
     parser.add_argument(
         "--arena", type=float, default=1024, help="MB; a quarter below 50 kB a step"
     )
+    parser.add_argument("--curve", action="store_true", help="ours once more, encrypted")
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()

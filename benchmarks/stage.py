@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from penstock_server import run_folder, wiring
 from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
+from penstock_server.curve import make_keys
 from penstock_server.design import draw
 from penstock_server.slab import BOOKS, Slab, SlabError
 
@@ -93,7 +94,7 @@ class Served:
 
     stage: Stage
     slab: Slab
-    coordinator: str
+    addresses: Addresses
     feed: str
     receiver: subprocess.Popen[str]
 
@@ -102,7 +103,11 @@ class Served:
 
     def worker(self, name: str) -> dict[str, str]:
         """The environment of a client program."""
-        return {"PENSTOCK_COORDINATOR": self.coordinator, "PENSTOCK_WORKER": name}
+        return {
+            "PENSTOCK_COORDINATOR": self.addresses.coordinator,
+            "PENSTOCK_WORKER": name,
+            "PENSTOCK_KEYS": self.addresses.client_keys or "",
+        }
 
 
 @contextmanager
@@ -121,13 +126,15 @@ def serve(campaign: Campaign) -> Iterator[Served]:
     with stage() as here:
         run = run_folder.create(here.folder / "runs", "bench")
         addresses = Addresses.choose(["0"])
-        told = wiring.coordinator_settings(campaign, run, addresses, draw(campaign), "1", {})
-        told.save(run.settings / "coordinator.json")
-        wiring.receiver_settings(campaign, run, addresses, "0", None).save(
-            run.settings / "receiver.json"
-        )
         held = run.make_scratch()
         try:
+            if campaign.security.mode == "curve":
+                addresses = replace(addresses, keys=make_keys(run.keys))
+            told = wiring.coordinator_settings(campaign, run, addresses, draw(campaign), "1", {})
+            told.save(run.settings / "coordinator.json")
+            wiring.receiver_settings(campaign, run, addresses, "0", None).save(
+                run.settings / "receiver.json"
+            )
             _, receiver = (
                 here.start(
                     "-m", f"penstock_server.{name}", "--settings", run.settings / f"{name}.json"
@@ -135,7 +142,7 @@ def serve(campaign: Campaign) -> Iterator[Served]:
                 for name in ("coordinator", "receiver")
             )
             slab = here.until(lambda: _attached(run.shard("0")))
-            yield Served(here, slab, addresses.coordinator, wiring.feed_address(run, "0"), receiver)
+            yield Served(here, slab, addresses, wiring.feed_address(run, "0"), receiver)
         finally:
             here.close()
             held.close()
