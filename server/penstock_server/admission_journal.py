@@ -1,7 +1,7 @@
 """The journal of a shard's admissions, for those who want every step accounted for.
 
 One line for each admitted segment, on disk, without its fields: a CRC-32 stands for them. Written
-by the shard when the campaign sets [audit] checksums.
+by the shard when the campaign sets [audit] checksums. Ordinals count from 1 in one slab's life.
 """
 
 from __future__ import annotations
@@ -47,7 +47,20 @@ class AdmissionJournal:
                 self.write(row)
 
 
+def begin_life(path: Path) -> None:
+    """A new slab for an old journal: an empty line parts its admissions from those before.
+
+    Without it a receiver that died before its first line would take the last one for its own.
+    """
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // JOURNAL.size * JOURNAL.size)
+            if file.seek(0, 2):
+                file.write(bytes(JOURNAL.size))
+
+
 def read_lines(path: Path) -> npt.NDArray[Any]:
-    """All whole lines, rows of LINE; the last one may have been half written."""
+    """The line of each admission, rows of LINE; the last one may have been half written."""
     content = path.read_bytes()
-    return np.frombuffer(content, LINE, count=len(content) // LINE.itemsize)
+    rows = np.frombuffer(content, LINE, count=len(content) // LINE.itemsize)
+    return rows[rows["ordinal"] > 0]

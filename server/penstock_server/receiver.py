@@ -22,6 +22,7 @@ import zmq
 
 from penstock.processes import die_with_parent
 from penstock_server import slab as slabs
+from penstock_server.admission_journal import begin_life
 from penstock_server.curve import Guard
 from penstock_server.dispenser import Dispenser
 from penstock_server.intake import Intake
@@ -106,6 +107,8 @@ def make_shard(settings: ReceiverSettings) -> Shard:
         else:
             ledger = Ledger(ledger_path)
         slab = Slab.create(folder, settings.spec())
+        if settings.journal:
+            begin_life(Path(settings.journal))
     rng = np.random.default_rng([settings.seed, *settings.shard.encode()])
     reservoir = Reservoir(settings.policy, slab.drawn, rng, settings.keeper)
     return Shard(

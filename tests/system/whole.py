@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock_server.admission_journal import JOURNAL
+from penstock_server.admission_journal import read_lines
 from penstock_server.audit import audit, read_tables
 from penstock_solvers.stamp import expected
 
@@ -172,8 +172,7 @@ def admissions(run: Path) -> list[tuple[int, int, int, int]]:
     """(simulation, segment, steps, checksum) of every admission, in all shards."""
     found = []
     for path in sorted(run.glob("admissions-*.bin")):
-        for record in JOURNAL.iter_unpack(path.read_bytes()):
-            _, simulation, _, segment, steps, checksum = record
+        for _, simulation, _, segment, steps, checksum in read_lines(path).tolist():
             found.append((simulation, segment, steps, checksum))
     return found
 
