@@ -140,10 +140,10 @@ class Asker:
     def close(self) -> None:
         """Give up what waits and close the socket; may be called twice."""
         self._frame = None
+        self._handshakes.close()
         if self._socket is not None:
             self._socket.close(linger=0)
             self._socket = None
-        self._handshakes.close()
 
     def __enter__(self) -> Asker:
         return self
@@ -181,6 +181,7 @@ class Asker:
             )
         silent_s = now - max(self._connected_at, self._waiting_since)
         if silent_s >= RESENDS_PER_SOCKET * self._resend_s:
+            self._handshakes.close()
             self._open().close(linger=0)
             self._socket = self._connect()
         with contextlib.suppress(zmq.Again):  # full: a later repetition has a fresh socket

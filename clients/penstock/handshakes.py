@@ -6,6 +6,7 @@ alone. Without one a wrong key looks like a campaign that is not there.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import zmq
@@ -27,13 +28,15 @@ class Handshakes:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], key_file: str | None) -> None:
         self._context, self._key_file = context, key_file
+        self._watched: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._broken_since_s: float | None = None
         self._refusal = ""
 
     def watch(self, socket: zmq.Socket[bytes]) -> None:
-        """Before the socket connects; the one before it is forgotten, what it showed is not."""
+        """Before the socket connects; what the one before it showed is not forgotten."""
         self.close()
+        self._watched = socket
         address = f"inproc://handshakes-{next(_NUMBERS)}"
         socket.monitor(address, WATCHED)
         self._monitor = self._context.socket(zmq.PAIR)
@@ -56,10 +59,22 @@ class Handshakes:
         return self._refusal
 
     def close(self) -> None:
-        """May be called twice."""
+        """Before the socket that is watched; may be called twice.
+
+        A monitor without a reader halts libzmq's own thread at its next event, also while the
+        closed socket is being cleared away.
+        """
+        if self._watched is not None and not self._watched.closed:
+            self._watched.disable_monitor()
+        self._watched = None
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
+
+    def __del__(self) -> None:
+        """An Asker that nobody closed goes in no order of ours."""
+        with contextlib.suppress(Exception):
+            self.close()
 
     def _note(self, event: int, value: int, now_s: float) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

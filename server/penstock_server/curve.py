@@ -73,6 +73,7 @@ class Guard:
     ) -> None:
         self.sockets: list[zmq.Socket[bytes]] = []  # `turn` wants to be called when one is readable
         self._context, self._process = context, process
+        self._protected: zmq.Socket[bytes] | None = None
         self._refused = self._told = 0
         self._say_at_s = 0.0
         if key_file is None:
@@ -98,6 +99,7 @@ class Guard:
         # Without these two libzmq lets every key in while nobody answers ZAP.
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._protected = socket
         socket.monitor("inproc://refused", REFUSED)
         self._monitor.connect("inproc://refused")
 
@@ -124,7 +126,13 @@ class Guard:
         return {"handshakes_refused": float(self._refused)}
 
     def close(self) -> None:
-        """May be called twice."""
+        """Before the socket that is protected; may be called twice.
+
+        A monitor without a reader halts libzmq's own thread at its next event.
+        """
+        if self._protected is not None:
+            self._protected.disable_monitor()
+            self._protected = None
         for socket in self.sockets:
             socket.close()
         self.sockets = []

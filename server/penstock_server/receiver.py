@@ -150,7 +150,7 @@ def serve(settings: ReceiverSettings) -> None:
             reporter.turn()
             _write_books(shard, reporter.over, incarnation)
     finally:
-        for part in (intake, dispenser, reporter, guard):
+        for part in (guard, intake, dispenser, reporter):
             part.close()
         context.destroy(linger=200)
 

@@ -16,9 +16,9 @@ typedef struct asker {
 } asker;
 
 static void asker_close(asker *a) {
+    handshakes_close(&a->handshakes);
     if (a->socket) zmq_close(a->socket);
     a->socket = NULL;
-    handshakes_close(&a->handshakes);
 }
 
 static penstock_code asker_connect(asker *a, problem *why) {

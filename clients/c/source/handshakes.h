@@ -7,13 +7,17 @@
 #define OTHER_MECHANISM 0x11000002u /* one side has CURVE, the other has not */
 
 typedef struct handshakes {
-    void *monitor; /* of the socket that is in use */
+    void *socket; /* the one in use, and its monitor */
+    void *monitor;
     unsigned long sockets;
     double broken_since_s; /* 0: none has failed since the last that succeeded */
     uint16_t refusal;      /* the event that leaves no doubt; 0: none */
 } handshakes;
 
+/* Before the socket is closed: a monitor without a reader halts libzmq's own thread. */
 static void handshakes_close(handshakes *h) {
+    if (h->socket) zmq_socket_monitor(h->socket, NULL, 0);
+    h->socket = NULL;
     if (h->monitor) zmq_close(h->monitor);
     h->monitor = NULL;
 }
@@ -23,13 +27,17 @@ static void handshakes_watch(handshakes *h, void *context, void *socket) {
     static const int none = 0;
     char address[48];
     handshakes_close(h);
+    h->socket = socket;
     snprintf(address, sizeof address, "inproc://handshakes-%lu", ++h->sockets);
     if (zmq_socket_monitor(socket, address,
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                ZMQ_EVENT_HANDSHAKE_FAILED_AUTH))
         return;
-    if (!(h->monitor = zmq_socket(context, ZMQ_PAIR))) return;
+    if (!(h->monitor = zmq_socket(context, ZMQ_PAIR))) {
+        handshakes_close(h);
+        return;
+    }
     /* A monitor whose reader is full halts libzmq's own thread, and a solver reads seldom. */
     zmq_setsockopt(h->monitor, ZMQ_RCVHWM, &none, sizeof none);
     zmq_setsockopt(h->monitor, ZMQ_LINGER, &none, sizeof none);

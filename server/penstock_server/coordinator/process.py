@@ -83,8 +83,8 @@ class Coordinator:
         """May be called twice."""
         if not self._closed:
             self._closed = True
-            self._router.close(linger=500)
             self._guard.close()
+            self._router.close(linger=500)
             self._context.term()
             self._store.close()
 
