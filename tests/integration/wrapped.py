@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,11 @@ def content(simulation: int, step: int) -> np.ndarray:
     return (1000 * simulation + step + n).astype("f4").reshape(SHAPE)
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts with `&` ignore SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Wrapper:
     """`penstock wrap` around a Python program; its folder in memory is below `memory`."""
 
@@ -79,7 +85,11 @@ class Wrapper:
         ]  # fmt: skip
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - it takes no lock
             )
 
     @property
