@@ -130,9 +130,9 @@ class Guard:
 
         A monitor without a reader halts libzmq's own thread at its next event.
         """
-        if self._protected is not None:
+        if self._protected is not None and not self._protected.closed:
             self._protected.disable_monitor()
-            self._protected = None
+        self._protected = None
         for socket in self.sockets:
             socket.close()
         self.sockets = []

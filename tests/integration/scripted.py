@@ -66,8 +66,8 @@ class ScriptedCoordinator(threading.Thread):
     def stop(self) -> None:
         self._ended = True
         self.join(5)
-        self._socket.close(linger=0)
         self.guard.close()
+        self._socket.close(linger=0)
         self._context.term()
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
