@@ -98,7 +98,6 @@ class ControlPort:
             message = decode(frame)
         except ValueError:
             return
-        message.get("request")
         try:
             event = parse(message)
         except NotAccepted:
