@@ -74,6 +74,7 @@ class Link:
         self._campaign = int(body["campaign"])
         self._book: Mapping[str, Any] = body["shards"]
         self._window_bytes = int(stream.get("window_bytes", 1 << 26))
+        self.bunch_bytes = int(stream.get("bunch_bytes", 0))
         self._undeclared = bool(stream.get("undeclared", False))  # no campaign file names fields
         self.specs: Mapping[str, FieldSpec] = {
             name: FieldSpec.from_dict(name, index, spec)

@@ -115,11 +115,11 @@ class Sender:
     ) -> None:
         """Sends one message and keeps it until it is acknowledged; never blocks.
 
-        give_back is then told each payload. By that time ZeroMQ has done with it too: one pipe
-        carries all messages in their order, repeats as well, and the last of them has arrived.
+        give_back is then told the memory of each payload. By that time ZeroMQ has done with it too:
+        one pipe carries all messages in their order, repeats as well, and the last has arrived.
         """
         frame = wire.encode(header)
-        n_bytes = len(frame) + sum(p.nbytes for p in payloads)
+        n_bytes = len(frame) + sum(_memory(p).nbytes for p in payloads)
         self._keep(_Posted(self._next, frame, payloads, n_bytes, give_back))
 
     def has_room(self) -> bool:
@@ -200,7 +200,7 @@ class Sender:
             self._unacked_bytes -= posted.n_bytes
             if posted.give_back is not None:
                 for payload in posted.payloads:
-                    posted.give_back(payload)
+                    posted.give_back(_memory(payload))
         self._expire(sequence)
 
     def _expire(self, sequence: int) -> None:
@@ -243,3 +243,9 @@ class Sender:
             more = zmq.SNDMORE if i + 1 < len(payloads) else 0
             copy = payload.nbytes < _ZERO_COPY_BYTES
             self._socket.send(payload.reshape(-1).view("u1").data, more, copy=copy)
+
+
+def _memory(payload: np.ndarray) -> np.ndarray:
+    """The whole array of which a payload may be the first rows: it is kept as long."""
+    base = payload.base
+    return base if isinstance(base, np.ndarray) else payload

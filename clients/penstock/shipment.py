@@ -32,16 +32,37 @@ class Shipment:
             )
             for spec, share in self._fields.values()
         )
+        self._n_bytes = sum(entry.n_bytes for entry in self.table)
 
-    def pack(self, given: Mapping[str, Any], buffers: Buffers) -> list[np.ndarray]:
-        """This rank's share of each field; raises LayoutError for what does not fit."""
+    def check(self, given: Mapping[str, Any]) -> list[np.ndarray]:
+        """What was given, in order and in the owned shapes; raises LayoutError if it does not fit.
+
+        Nothing is copied: these are the solver's own arrays.
+        """
         if given.keys() != self._fields.keys():
             self._complain(given)
-        payloads = []
-        for name, (spec, share) in self._fields.items():
-            values = _owned_values(spec, share.owned_shape, given[name])
-            payloads.append(share.pick(values, buffers.take(share.sent_shape, spec.dtype)))
-        return payloads
+        return [
+            _owned_values(spec, share.owned_shape, given[name])
+            for name, (spec, share) in self._fields.items()
+        ]
+
+    def arrays(self, buffers: Buffers, steps: int | None = None) -> list[np.ndarray]:
+        """Memory for this rank's share of each field in one step, or in so many side by side."""
+        before = () if steps is None else (steps,)
+        return [
+            buffers.take((*before, *share.sent_shape), spec.dtype)
+            for spec, share in self._fields.values()
+        ]
+
+    def pack(self, values: Sequence[np.ndarray], out: list[np.ndarray]) -> list[np.ndarray]:
+        """Writes the share of what `check` let through into arrays of the sent shapes."""
+        for (_, share), given, array in zip(self._fields.values(), values, out):
+            share.pick(given, array)
+        return out
+
+    def most(self, n_bytes: int) -> int:
+        """How many steps fit into so many bytes."""
+        return n_bytes // max(1, self._n_bytes)
 
     def _complain(self, given: Mapping[str, Any]) -> None:
         for name in given:

@@ -1,7 +1,7 @@
 """One simulation on one MPI rank: checks what the solver sends and puts it on the way.
 
-The way of a step begins here: `send` picks this rank's share of each field in one copy, waits for
-credit, and posts header and raw bytes to the shard that the step's segment belongs to.
+The way of a step begins here: `send` checks it, waits for credit, and puts this rank's share of
+each field on the line to the shard that the step's segment belongs to, in one copy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
+from penstock.line import Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
@@ -58,6 +59,7 @@ class Outlet(Protocol):
 
     segment_steps: int
     every: int
+    bunch_bytes: int
     buffers: Buffers
 
     def shipment(self, fields: Mapping[str, Any], when: str) -> Shipment: ...
@@ -90,6 +92,10 @@ class Simulation:
         self._last_t: float | None = None
         self._cancelled = ""  # the reason, as soon as all ranks know
         self._senders = outlet.senders(assignment.shards)  # none without a server
+        self._lines = [
+            Line(sender, self._header, outlet.buffers, outlet.bunch_bytes)
+            for sender in self._senders
+        ]
         self._opened = False
 
     @property
@@ -99,6 +105,8 @@ class Simulation:
     @property
     def cancelled(self) -> bool:
         """Whether the server wants no more of this simulation; collective over the MPI ranks."""
+        for line in self._lines:
+            line.glance()
         for sender in self._senders:
             sender.glance()
         if self._outlet.anywhere(self.refusal is not None):
@@ -115,7 +123,8 @@ class Simulation:
         if self._calls:
             raise LayoutError("Input fields are sent before the first step; a step went already.")
         shipment = self._outlet.shipment(fields, "input")
-        payloads = shipment.pack(fields, self._outlet.buffers)
+        values = shipment.check(fields)
+        payloads = shipment.pack(values, shipment.arrays(self._outlet.buffers))
         for sender in self._open():
             header = self._header(Kind.INPUT, shipment.table)
             sender.announce(("input", self.lease), header, payloads)
@@ -138,7 +147,7 @@ class Simulation:
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
-        payloads = shipment.pack(fields, self._outlet.buffers)
+        values = shipment.check(fields)
         step, self.steps = self.steps, self.steps + 1
         if not self._senders:
             return
@@ -146,19 +155,19 @@ class Simulation:
         if not self._assignment.wants(segment):
             return
         self._open()
-        sender = self._senders[segment % len(self._senders)]
-        ordinal = segment // len(self._senders)
+        at, ordinal = segment % len(self._senders), segment // len(self._senders)
+        sender = self._senders[at]
         sender.glance()
         if not self._may_send(sender, ordinal):
+            self._flush()
             sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
         if self.refusal is None:
-            time_ = wire.NO_TIME if t is None else float(t)
-            header = self._header(Kind.PART, shipment.table, step=step, t=time_)
-            sender.post(header, payloads, self._outlet.buffers.give)
+            self._lines[at].put(shipment, values, step, wire.NO_TIME if t is None else float(t))
 
     def end(self) -> None:
         """Says that the simulation is complete; leaving the loop body does the same."""
         if self.outcome is None:
+            self._flush()
             self._close("ended", "")
             last = self._header(Kind.END, step=self.steps)
             refusal = self.refusal or self._cancelled
@@ -189,6 +198,14 @@ class Simulation:
 
     def _close(self, outcome: str, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
+
+    def _flush(self) -> None:
+        wanted = self.refusal is None
+        for line in self._lines:
+            if wanted:
+                line.flush()
+            else:
+                line.drop()
 
     def _may_send(self, sender: Sender, ordinal: int) -> bool:
         if self.refusal is not None:

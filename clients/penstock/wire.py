@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,6 +26,8 @@ FIELD = struct.Struct("<HBBIQ")  # field index, dtype code, flags, reserved, byt
 SEQUENCE_OFFSET = 48
 _SEQUENCE = struct.Struct("<Q")
 _GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
+STEP = np.dtype([("step", "<u4"), ("reserved", "<u4"), ("t", "<f8")])  # of a BUNCH
+_STEP = struct.Struct("<IId")
 
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
 
@@ -47,6 +49,7 @@ class Kind(IntEnum):
     FAIL = 7
     PROBE = 8
     BYE = 9
+    BUNCH = 10
     ACK = 16
     RESYNC = 17
     REFUSED = 18
@@ -150,6 +153,25 @@ def _decode_table(table: bytes) -> tuple[FieldEntry, ...]:
 def set_sequence(frame: bytearray, sequence: int) -> None:
     """Renumbers an encoded header in place, for a resend after a resynchronisation."""
     _SEQUENCE.pack_into(frame, SEQUENCE_OFFSET, sequence)
+
+
+def parts_of(
+    header: Header, payloads: Sequence[bytes | memoryview]
+) -> Iterator[tuple[Header, list[memoryview]]]:
+    """The PART messages that a BUNCH stands for; raises WireError for one that is not whole."""
+    steps, *blocks = payloads or [b""]
+    n = header.step
+    if n < 1 or len(steps) != n * _STEP.size:
+        raise WireError(f"A bunch of {n} steps names {len(steps) // _STEP.size} of them.")
+    sizes = [entry.n_bytes for entry in header.fields]
+    if [len(block) for block in blocks] != [n * size for size in sizes]:
+        raise WireError(f"The frames of a bunch of {n} steps are not as long as its header says.")
+    views = [memoryview(block) for block in blocks]
+    fixed, fields = header[1:4], header.fields
+    rest = header[5:11]
+    for i, (step, _, t) in enumerate(_STEP.iter_unpack(steps)):
+        one = Header(Kind.PART, *fixed, step, *rest, t, fields)
+        yield one, [view[i * size : (i + 1) * size] for view, size in zip(views, sizes)]
 
 
 def encode_grants(grants: Sequence[tuple[int, int]]) -> bytes:

@@ -12,7 +12,7 @@ from penstock_server.ledger import Ledger
 from penstock_server.reservoir import Reservoir
 from penstock_server.streams import Stream
 
-MOST_AHEAD = 64  # segments
+MOST_AHEAD = 256  # segments
 
 
 class Credit:

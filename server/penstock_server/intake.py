@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import numpy.typing as npt
 import zmq
 
 from penstock import wire
-from penstock.wire import Header, Kind, WireError
+from penstock.wire import FieldEntry, Header, Kind, WireError
 from penstock_server.curve import Guard
-from penstock_server.door import Refusal, read_plan
+from penstock_server.door import Refusal, finite, read_plan
 from penstock_server.plans import Plan
 from penstock_server.shard import Shard
 from penstock_server.streams import Stream
@@ -145,6 +146,8 @@ class Intake:
         try:
             if header.kind == Kind.PART:
                 return self._take_part(header)
+            if header.kind == Kind.BUNCH:
+                return self._take_bunch(header, peer)
             payloads = self._payloads()
             if header.kind == Kind.PLAN:
                 self._read_plan(header, peer, payloads)
@@ -180,6 +183,29 @@ class Intake:
         self.counters["bytes"] += n_bytes
         self.shard.receive_done(reception)
         return n_bytes
+
+    def _take_bunch(self, header: Header, peer: Peer) -> int:
+        """Several steps in one message; each is taken in as if it had come alone."""
+        payloads = self._payloads()
+        try:
+            known_finite = all(map(_all_finite, header.fields, payloads[1:]))
+            for part, values in wire.parts_of(header, payloads):
+                try:
+                    self._take_values(part, values, known_finite)
+                except Refusal as refusal:
+                    self._refuse(part, peer, refusal)
+                    break
+        except WireError as error:
+            raise Refusal("shape", str(error)) from error
+        n_bytes = sum(map(len, payloads))
+        self.counters["bytes"] += n_bytes
+        return n_bytes
+
+    def _take_values(self, header: Header, values: list[memoryview], known_finite: bool) -> None:
+        reception = self.shard.receive(header)
+        for array, payload in zip(reception.arrays, values):
+            array[:] = np.frombuffer(payload, array.dtype)
+        self.shard.receive_done(reception, known_finite)
 
     def _read_plan(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         """A plan that does not fit is told with the simulation that names it."""
@@ -295,3 +321,9 @@ class Intake:
         self._peers.pop(peer.identity, None)
         for stream in self._streams_of(peer):
             stream.peers.discard(peer.identity)
+
+
+def _all_finite(entry: FieldEntry, block: bytes) -> bool:
+    """Looked at once for all steps of a bunch; False: look at each, it is told which one it is."""
+    dtype = wire.code_dtype(entry.dtype)
+    return len(block) % dtype.itemsize == 0 and finite(np.frombuffer(block, dtype))

@@ -134,6 +134,7 @@ class FieldSpec(Table):
 class Stream(Table):
     segment_steps: Count = 1
     window_bytes: Count = 67_108_864
+    bunch_bytes: Annotated[int, Field(ge=0)] = 262_144  # steps in one message; 0: one step each
     shards_per_simulation: Count = 4
 
 

@@ -125,6 +125,13 @@ class Counts:
         if header.kind == Kind.PLAN:
             self._plan(header, payloads)
             return
+        if header.kind == Kind.BUNCH:
+            try:
+                for part, values in wire.parts_of(header, payloads):
+                    self.take(part, [bytes(each) for each in values], now)
+            except wire.WireError as error:
+                self._complain(str(error))
+            return
         simulation = self.simulations.get(header.simulation)
         if simulation is None:
             self._complain(f"Simulation {header.simulation} was sent and never assigned.")

@@ -145,6 +145,12 @@ SCENARIOS = [
         stream={"window_bytes": 2000},
     ),
     Scenario(
+        "bunches", "steps that share a message keep within bunch_bytes, credit and window",
+        [short(0, 60), short(1, 30)], fields("uv"), shards=2, greetings=None,
+        stream={"segment_steps": 4, "bunch_bytes": 1000, "window_bytes": 4000},
+        faults=Faults(ack_every=5, forget=frozenset({9, 20})),
+    ),
+    Scenario(
         "lost-acks", "no acknowledgement comes unasked: the program asks",
         [short(0, 10)], fields(), faults=Faults(silent_from=4), least_probes=1,
     ),

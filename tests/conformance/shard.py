@@ -18,7 +18,7 @@ from penstock.wire import Header, Kind
 
 RESYNC_PAUSE_S = 1.0
 Frames = list[bytes]
-NUMBERED = {Kind.PLAN, Kind.OPEN, Kind.INPUT, Kind.PART, Kind.END, Kind.FAIL}
+NUMBERED = {Kind.PLAN, Kind.OPEN, Kind.INPUT, Kind.PART, Kind.BUNCH, Kind.END, Kind.FAIL}
 
 
 @dataclass
@@ -60,6 +60,7 @@ class Shard:
         self.inputs: dict[tuple[int, int], list[bytes]] = {}
         self.used_plans: dict[tuple[int, int], list[np.ndarray]] = {}  # lease, part
         self.reopening = False
+        self.bunches = 0
         self._scenario, self._position, self._n_parts = scenario, position, n_parts
         self._leases = {int(a["lease"]): a for a in scenario.assignments}
         self._names = list(scenario.fields)
@@ -183,7 +184,8 @@ class Shard:
         connection.pending.append((n_bytes, undo))
         connection.pending_bytes += n_bytes
         window = int(self._scenario.stream.get("window_bytes", 1 << 26)) // self._scenario.shards
-        if connection.pending_bytes > window + n_bytes and header.kind == Kind.PART:
+        steps = header.kind in (Kind.PART, Kind.BUNCH)
+        if connection.pending_bytes > window + n_bytes and steps:
             self._blame(f"{connection.pending_bytes} bytes are unacknowledged; {window} may be.")
         if part.number == 0 and (count in faults.forget or count == faults.reopen):
             self.forget()
@@ -255,6 +257,8 @@ class Shard:
             return None
         if header.kind in (Kind.END, Kind.FAIL):
             return self._last(part, header)
+        if header.kind == Kind.BUNCH:
+            return self._bunch(connection, part, header, payloads, assignment)
         return self._values(connection, part, header, payloads, assignment)
 
     def _open(
@@ -283,6 +287,39 @@ class Shard:
             return None
         part.ended[header.lease] = word
         return lambda: part.ended.pop(header.lease, None) and None
+
+    def _bunch(
+        self,
+        connection: Connection,
+        part: Part,
+        header: Header,
+        payloads: Frames,
+        assignment: dict[str, Any],
+    ) -> Callable[[], None] | None:
+        """Each step as if it had come alone; a client may do it where the welcome lets it."""
+        self.bunches += 1
+        most = int(self._scenario.stream.get("bunch_bytes", 0))
+        if sum(len(p) for p in payloads[1:]) > most:
+            self._blame(f"A BUNCH came with more than the {most} bytes of bunch_bytes.")
+        try:
+            parts = list(wire.parts_of(header, payloads))
+        except wire.WireError as error:
+            self._blame(f"A BUNCH is not whole: {error}")
+            return None
+        steps = [one.step for one, _ in parts]
+        if steps != sorted(set(steps)):
+            self._blame(f"A BUNCH has the steps {steps}; they should ascend.")
+        undo = [
+            self._values(connection, part, one, [bytes(v) for v in values], assignment)
+            for one, values in parts
+        ]
+
+        def take_back() -> None:
+            for each in undo:
+                if each is not None:
+                    each()
+
+        return take_back
 
     def _values(
         self,
@@ -380,7 +417,10 @@ class Shard:
 
     def _refusals(self, header: Header) -> list[tuple[bytes, Frames]]:
         step, reason = self._scenario.faults.refuse.get(header.lease, (None, ""))
-        if header.kind != Kind.PART or step is None or header.step < step:
+        came = header.step if header.kind == Kind.PART else 0
+        if header.kind == Kind.BUNCH:
+            came = max((key[1] for key in self.stored if key[0] == header.lease), default=0)
+        if step is None or came < step or header.kind not in (Kind.PART, Kind.BUNCH):
             return []
         if header.lease in self._refused:
             return []

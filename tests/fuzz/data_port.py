@@ -130,7 +130,7 @@ class DataPort:
         choice = script.byte()
         if choice >= 240:
             return [script.rest(script.byte()) for _ in range(1 + script.byte() % 4)]
-        frames = self._valid(choice % 12, identity, script)
+        frames = self._valid(choice % 13, identity, script)
         for _ in range(script.byte() % 4):
             at = script.short() % len(frames)
             frame = bytearray(frames[at])
@@ -158,7 +158,7 @@ class DataPort:
         payloads: list[bytes] = []
         kind = (
             Kind.HELLO, Kind.PLAN, Kind.OPEN, Kind.PART, Kind.PART, Kind.PART, Kind.END, Kind.FAIL,
-            Kind.PROBE, Kind.BYE, Kind.PART, Kind.INPUT,
+            Kind.PROBE, Kind.BYE, Kind.PART, Kind.INPUT, Kind.BUNCH,
         )[choice]  # fmt: skip
         if kind == Kind.PLAN:
             payloads = [np.array([0, 2, *SHAPE, 0, 0, *SHAPE], dtype="<i8").tobytes()]
@@ -169,6 +169,12 @@ class DataPort:
             payloads = [np.full(N, script.byte(), "<f4").tobytes()]
             values["fields"] = (FieldEntry(0, 1, 4 * N),)
             values["step"] = script.byte() % 8
+        elif kind == Kind.BUNCH:
+            n = values["step"] = 1 + script.byte() % 4
+            steps = np.zeros(n, wire.STEP)
+            steps["step"] = script.byte() % 8 + np.arange(n)
+            payloads = [steps.tobytes(), np.full(n * N, script.byte(), "<f4").tobytes()]
+            values["fields"] = (FieldEntry(0, 1, 4 * N),)
         elif kind == Kind.END:
             values["step"] = script.byte() % 8
         return [bytes(wire.encode(Header(kind, **values))), *payloads]

@@ -15,7 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 KINDS = {
     "HELLO": 1, "PLAN": 2, "OPEN": 3, "INPUT": 4, "PART": 5, "END": 6, "FAIL": 7, "PROBE": 8,
-    "BYE": 9, "ACK": 16, "RESYNC": 17, "REFUSED": 18,
+    "BYE": 9, "BUNCH": 10, "ACK": 16, "RESYNC": 17, "REFUSED": 18,
 }  # fmt: skip
 LETTERS = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "uint8": "B"}
 
@@ -43,6 +43,8 @@ def payload(described: dict[str, Any]) -> bytes:
         return str(described["text"]).encode()
     if "grants" in described:
         return b"".join(struct.pack("<II", *pair) for pair in described["grants"])
+    if "steps" in described:
+        return b"".join(struct.pack("<IId", step, 0, t) for step, t in described["steps"])
     values = described["values"]
     return struct.pack(f"<{len(values)}{LETTERS[described['dtype']]}", *values)
 

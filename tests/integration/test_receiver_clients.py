@@ -49,7 +49,9 @@ class Stage:
         self.coordinator.start()
         self.receivers: list[ReceiverProcess] = []
 
-    def begin(self, simulations: list[int], shards: int = 1, **settings: Any) -> None:
+    def begin(
+        self, simulations: list[int], shards: int = 1, bunch_bytes: int = 0, **settings: Any
+    ) -> None:
         coordinator, names = self.coordinator, [str(i) for i in range(shards)]
         for name in names:
             self.receivers.append(
@@ -57,7 +59,7 @@ class Stage:
             )
         coordinator.assignments = [assignment(s, names) for s in simulations]
         coordinator.expected = frozenset(simulations)
-        coordinator.welcome = welcome(self.receivers)
+        coordinator.welcome = welcome(self.receivers, bunch_bytes=bunch_bytes)
         wait_for(lambda: len(coordinator.reports) == shards, what="the receivers")
         self._patch.setenv("PENSTOCK_COORDINATOR", coordinator.address)
         self._patch.setenv("PENSTOCK_WORKER", "w0")
@@ -117,11 +119,12 @@ def send_all(comm: ThreadedComm, owned: Any, steps: int = 5) -> None:
                 sim.send(0.1 * step, u=part)
 
 
+@pytest.mark.parametrize("bunch_bytes", [0, 600])
 @pytest.mark.parametrize("owned", [owned_rows, owned_columns, owned_scattered])
 def test_a_simulation_arrives_equal_from_one_two_and_four_parts(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, owned: Any
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, owned: Any, bunch_bytes: int
 ) -> None:
-    stage.begin([0, 1, 2])
+    stage.begin([0, 1, 2], bunch_bytes=bunch_bytes)
     for i, size in enumerate((1, 2, 4)):
         monkeypatch.setenv("PENSTOCK_WORKER", f"w{size}")
         stage.coordinator.assignments = [assignment(i, ["0"], parameters={"a": 1.0, "b": 2.0})]
@@ -133,8 +136,11 @@ def test_a_simulation_arrives_equal_from_one_two_and_four_parts(
         np.testing.assert_array_equal(field, content(simulation, step).astype("f4"))
 
 
-def test_parts_over_two_shards_and_a_killed_receiver_arrive_once(stage: Stage) -> None:
-    stage.begin(list(range(6)), shards=2)
+@pytest.mark.parametrize("bunch_bytes", [0, 1 << 18])
+def test_parts_over_two_shards_and_a_killed_receiver_arrive_once(
+    stage: Stage, bunch_bytes: int
+) -> None:
+    stage.begin(list(range(6)), shards=2, bunch_bytes=bunch_bytes)
     first = stage.receivers[0]
 
     def kill() -> None:

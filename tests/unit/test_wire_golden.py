@@ -49,8 +49,33 @@ def test_the_golden_frame_is_decoded_to_its_header(message: dict[str, Any]) -> N
 def test_the_field_table_names_the_length_of_the_golden_payloads(message: dict[str, Any]) -> None:
     first, *payloads = files(message["name"])
     entries = wire.decode(first).fields
+    if message["kind"] == "BUNCH":
+        payloads = [bytes(payload[: len(payload) // 2]) for payload in payloads[1:]]
     if entries:
         assert [entry.n_bytes for entry in entries] == [len(payload) for payload in payloads]
+
+
+def test_a_golden_bunch_is_its_steps_one_after_the_other() -> None:
+    first, *payloads = files("bunch")
+    parts = list(wire.parts_of(wire.decode(first), payloads))
+    assert [(one.kind, one.step, one.t) for one, _ in parts] == [
+        (Kind.PART, 42, 0.42),
+        (Kind.PART, 44, 0.44),
+    ]
+    whole = b"".join(bytes(values) for _, (values,) in parts)
+    assert whole == payloads[1]
+    assert {one._replace(step=0, t=0.0) for one, _ in parts} == {
+        wire.decode(first)._replace(kind=Kind.PART, step=0, t=0.0)
+    }
+
+
+@pytest.mark.parametrize(
+    ("n", "steps", "values"), [(0, 0, 0), (2, 1, 2), (1, 2, 2), (2, 2, 1), (3, 2, 3)]
+)
+def test_a_bunch_that_is_not_whole_is_an_error(n: int, steps: int, values: int) -> None:
+    header = Header(Kind.BUNCH, step=n, fields=(FieldEntry(0, 1, 48),))
+    with pytest.raises(wire.WireError, match="bunch"):
+        list(wire.parts_of(header, [bytes(16 * steps), bytes(48 * values)]))
 
 
 def test_a_layout_gives_the_golden_plan() -> None:

@@ -1,0 +1,101 @@
+"""The steps of one simulation on their way to one shard: alone, or several in one message.
+
+What a message costs, ZeroMQ's thread and the receiver's, is many times the copy of a small step. So
+steps that follow each other quickly share one: never more than the campaign's stream.bunch_bytes,
+never older than OLD_S when the solver calls in. There is no thread to send them later: a solver
+that was quick and then computes for long keeps back its last few until its next call. Owned by the
+simulation.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from penstock import wire
+from penstock.buffers import Buffers
+from penstock.sender import Sender
+from penstock.shipment import Shipment
+from penstock.wire import FieldEntry, Header, Kind
+
+QUICK_S = 0.001  # between two steps of a solver for which it is worth it
+OLD_S = 0.002
+
+
+class MakeHeader(Protocol):
+    """A header of the simulation with what is particular to a message."""
+
+    def __call__(
+        self, kind: Kind, entries: tuple[FieldEntry, ...] = ..., step: int = ..., t: float = ...
+    ) -> Header: ...
+
+
+class Line:
+    """The way to one sender; `put` a step at a time, `flush` before anything else is posted."""
+
+    def __init__(
+        self, sender: Sender, make_header: MakeHeader, buffers: Buffers, bunch_bytes: int
+    ) -> None:
+        self._sender, self._make_header, self._buffers = sender, make_header, buffers
+        self._bunch_bytes = bunch_bytes
+        self._bunch: _Bunch | None = None
+        self._put_s = -math.inf
+
+    def put(self, shipment: Shipment, values: Sequence[np.ndarray], step: int, t: float) -> None:
+        """Takes a copy of the values that `shipment.check` let through."""
+        now = time.monotonic()
+        quick, self._put_s = now - self._put_s < QUICK_S, now
+        bunch = self._bunch
+        if bunch is None:
+            most = shipment.most(self._bunch_bytes)
+            if not quick or most < 2:
+                payloads = shipment.pack(values, shipment.arrays(self._buffers))
+                header = self._make_header(Kind.PART, shipment.table, step, t)
+                self._sender.post(header, payloads, self._buffers.give)
+                return
+            bunch = self._bunch = _Bunch(shipment, self._buffers, most, now)
+        bunch.add(values, step, t)
+        if bunch.full or not quick or now - bunch.began_s > OLD_S:
+            self.flush()
+
+    def glance(self) -> None:
+        """Posts what has been kept back for too long."""
+        if self._bunch is not None and time.monotonic() - self._bunch.began_s > OLD_S:
+            self.flush()
+
+    def drop(self) -> None:
+        """Nobody wants what is kept back."""
+        self._bunch = None
+
+    def flush(self) -> None:
+        """Posts what is kept back."""
+        bunch, self._bunch = self._bunch, None
+        if bunch is not None:
+            header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
+            self._sender.post(header, bunch.payloads(), self._buffers.give)
+
+
+class _Bunch:
+    """Several steps side by side in memory, (steps, *sent shape) a field."""
+
+    def __init__(self, shipment: Shipment, buffers: Buffers, most: int, began_s: float) -> None:
+        self.table, self.began_s, self.n = shipment.table, began_s, 0
+        self._shipment = shipment
+        self._steps = buffers.take((most,), wire.STEP)
+        self._blocks = shipment.arrays(buffers, most)
+
+    @property
+    def full(self) -> bool:
+        return self.n == len(self._steps)
+
+    def add(self, values: Sequence[np.ndarray], step: int, t: float) -> None:
+        self._shipment.pack(values, [block[self.n, ...] for block in self._blocks])
+        self._steps[self.n] = (step, 0, t)
+        self.n += 1
+
+    def payloads(self) -> list[np.ndarray]:
+        return [array[: self.n] for array in (self._steps, *self._blocks)]

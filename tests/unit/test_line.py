@@ -1,0 +1,141 @@
+"""Steps on the way to a shard: alone from a slow solver, several in a message from a quick one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock import line, wire
+from penstock.buffers import Buffers
+from penstock.layout import FieldSpec, whole
+from penstock.line import Line
+from penstock.shipment import Shipment
+from penstock.wire import Header, Kind
+
+U = FieldSpec("u", 0, (2, 3), np.dtype("float32"))
+P = FieldSpec("p", 1, (), np.dtype("float64"))
+STEP_BYTES = 6 * 4 + 8
+QUICK, OLD = line.QUICK_S, line.OLD_S
+
+
+class Clock:
+    """Stands where the module looks for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 10.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Posted:
+    """A sender that keeps what it is given, as bytes: the memory may be used again."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Header, list[bytes]]] = []
+        self.kept: list[np.ndarray] = []
+
+    def post(self, header: Header, payloads: list[np.ndarray], give_back: Any = None) -> None:
+        self.messages.append((header, [p.tobytes() for p in payloads]))
+        self.kept += payloads
+
+    def steps(self) -> list[list[int]]:
+        """Of each message."""
+        return [[part.step for part, _ in self.parts(i)] for i in range(len(self.messages))]
+
+    def parts(self, i: int) -> list[tuple[Header, list[bytes]]]:
+        header, payloads = self.messages[i]
+        if header.kind == Kind.PART:
+            return [(header, payloads)]
+        return [(part, [bytes(v) for v in values])
+                for part, values in wire.parts_of(header, payloads)]  # fmt: skip
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(line, "time", clock)
+    return clock
+
+
+SHIPMENT = Shipment("step", [U, P], {"u": whole(U), "p": whole(P)})
+
+
+def make(bunch_bytes: int) -> tuple[Line, Posted]:
+    def header(
+        kind: Kind, entries: tuple[Any, ...] = (), step: int = 0, t: float = wire.NO_TIME
+    ) -> Header:
+        return Header(kind, campaign=3, step=step, t=t, fields=entries)
+
+    posted = Posted()
+    return Line(posted, header, Buffers(), bunch_bytes), posted  # type: ignore[arg-type]
+
+
+def put(line: Line, step: int) -> None:
+    values = SHIPMENT.check({"u": np.full((2, 3), float(step)), "p": float(step)})
+    line.put(SHIPMENT, values, step, step / 10)
+
+
+def test_quick_steps_share_messages_that_hold_what_alone_they_would(clock: Clock) -> None:
+    line, posted = make(4 * STEP_BYTES + 1)
+    for step in range(10):
+        put(line, step)
+        clock.now += 1e-5
+    line.flush()
+    assert posted.steps() == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    parts = [part for i in range(4) for part in posted.parts(i)]
+    for step, (header, (u, p)) in enumerate(parts):
+        assert (header.kind, header.step, header.t) == (Kind.PART, step, step / 10)
+        assert header.fields == SHIPMENT.table
+        assert u == np.full(6, step, "<f4").tobytes()
+        assert p == np.float64(step).tobytes()
+
+
+def test_a_slow_solver_sends_every_step_at_once(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(4):
+        put(line, step)
+        clock.now += 2 * QUICK
+    assert [header.kind for header, _ in posted.messages] == [Kind.PART] * 4
+
+
+def test_a_solver_that_becomes_slow_posts_what_was_kept_with_its_next_step(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(3):
+        put(line, step)
+    clock.now += 60.0
+    put(line, 3)
+    assert posted.steps() == [[0], [1, 2, 3]]
+
+
+def test_no_step_grows_old_while_the_solver_calls_in(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(100):
+        put(line, step)
+        clock.now += 0.9 * QUICK
+    ages = [len(steps) * 0.9 * QUICK for steps in posted.steps()]
+    assert len(ages) > 20
+    assert max(ages) <= 2 * OLD
+    put(line, 100)
+    clock.now += 2 * OLD
+    line.glance()
+    assert posted.steps()[-1][-1] == 100
+
+
+@pytest.mark.parametrize("bunch_bytes", [0, 2 * STEP_BYTES - 1])
+def test_without_room_for_two_steps_each_goes_alone(clock: Clock, bunch_bytes: int) -> None:
+    line, posted = make(bunch_bytes)
+    for step in range(5):
+        put(line, step)
+    assert [header.kind for header, _ in posted.messages] == [Kind.PART] * 5
+
+
+def test_what_is_dropped_is_never_posted(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(3):
+        put(line, step)
+    line.drop()
+    line.flush()
+    assert posted.steps() == [[0]]
