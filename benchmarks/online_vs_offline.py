@@ -8,7 +8,8 @@ against offline-small (a gain of 68 %) and at most 1.10 against offline-all.
 
     python benchmarks/online_vs_offline.py --problem heat --seeds 5
 
-With --out it can be interrupted and started again. --optimizer sc23 adds both arms as they were
+With --out it can be interrupted and started again. --first-seed goes on where an earlier study ended;
+pooled.py joins what both have found. --optimizer sc23 adds both arms as they were
 trained at SC'23, untuned: Adam with learning rate 1e-3, weight decay 1e-4, halving schedule. The
 heat problem is linear in its temperatures, which the row of the linear emulator shows; it serves
 for the comparison with the papers only.
@@ -132,6 +133,7 @@ def compare(options: argparse.Namespace, out: Path, console: Console) -> dict[st
     """Runs what is missing below `out` and gives the result."""
     size = QUICK if options.quick else FULL
     campaign = campaign_of(options.problem, size)
+    campaign = campaign.model_copy(update={"seed": campaign.seed + options.first_seed})
     arms = comparing.parse_arms(options.arms, int(size["small"]), campaign.design.simulations)
     if options.optimizer == "sc23":
         arms += sc23_arms(arms)
@@ -157,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problem", choices=sorted(PROBLEMS), default="heat")
     parser.add_argument("--seeds", type=int, help="default 5, with --quick 2")
+    parser.add_argument("--first-seed", type=int, default=0, help="the number of the first one")
     parser.add_argument("--arms", default="online,offline-small,offline-all")
     parser.add_argument("--optimizer", choices=["tuned", "sc23"], default="tuned")
     parser.add_argument("--no-tune", dest="tune", action="store_false", help="one setting")

@@ -55,7 +55,7 @@ class Line:
             if not quick or most < 2:
                 payloads = shipment.pack(values, shipment.arrays(self._buffers))
                 header = self._make_header(Kind.PART, shipment.table, step, t)
-                self._sender.post(header, payloads, self._buffers.give)
+                self._sender.post(header, payloads, give_back=self._buffers.give)
                 return
             bunch = self._bunch = _Bunch(shipment, self._buffers, most, now)
         bunch.add(values, step, t)
@@ -76,7 +76,8 @@ class Line:
         bunch, self._bunch = self._bunch, None
         if bunch is not None:
             header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
-            self._sender.post(header, bunch.payloads(), self._buffers.give)
+            payloads = [array[: bunch.n] for array in bunch.memory]
+            self._sender.post(header, payloads, bunch.memory, self._buffers.give)
 
 
 class _Bunch:
@@ -97,5 +98,6 @@ class _Bunch:
         self._steps[self.n] = (step, 0, t)
         self.n += 1
 
-    def payloads(self) -> list[np.ndarray]:
-        return [array[: self.n] for array in (self._steps, *self._blocks)]
+    @property
+    def memory(self) -> list[np.ndarray]:
+        return [self._steps, *self._blocks]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from penstock.arena import Arena, make_arena
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
 from penstock.keys import ClientKeys
@@ -26,6 +27,8 @@ from penstock.shipment import Shipment
 from penstock.simulation import Assignment, Simulation
 from penstock.source import PATIENCE_S, Alone, Coordinator, Source
 from penstock.wire import FieldEntry, Header, Kind, dtype_code
+
+ARENA_WINDOWS = 4  # so that steps larger than the window fit in as well; unused pages are not there
 
 
 def connect(comm: Any = None, *, parameters: Mapping[str, float] | None = None) -> Link:
@@ -62,7 +65,7 @@ class Link:
         self._plan = 0
         self._plan_payload: tuple[Header, list[np.ndarray]] | None = None
         self._planned: set[str] = set()  # shards that know the present plan
-        self.buffers = Buffers()
+        self._arena: Arena | None = None
         self._shipments: dict[str, Shipment] = {}
         self._learned: set[str] = set()  # of "step" and "input", what has been sent
         try:
@@ -75,6 +78,9 @@ class Link:
         self._book: Mapping[str, Any] = body["shards"]
         self._window_bytes = int(stream.get("window_bytes", 1 << 26))
         self.bunch_bytes = int(stream.get("bunch_bytes", 0))
+        lends = bool(stream.get("shared_memory", False))
+        self._arena = make_arena(ARENA_WINDOWS * self._window_bytes) if lends else None
+        self.buffers = Buffers(self._arena)
         self._undeclared = bool(stream.get("undeclared", False))  # no campaign file names fields
         self.specs: Mapping[str, FieldSpec] = {
             name: FieldSpec.from_dict(name, index, spec)
@@ -201,6 +207,7 @@ class Link:
                     max(1, self._window_bytes // max(1, len(shards))),
                     PATIENCE_S,
                     self._keys,
+                    self._arena,
                 )
         return [self._senders[shard] for shard in shards]
 
@@ -281,6 +288,8 @@ class Link:
             sender.close()
         self._source.close()
         self._context.term()
+        if self._arena is not None:
+            self._arena.close()
 
     # -- what the shards are told ----------------------------------------------------------------
 

@@ -11,15 +11,17 @@ calls in. Deadlines count the shard's silence while this side asks, never the so
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Callable, NamedTuple
 
 import numpy as np
 import zmq
 
 from penstock import wire
+from penstock.arena import Arena
 from penstock.errors import ConnectionLost
 from penstock.keys import ClientKeys
 from penstock.wire import Header, Kind
@@ -27,14 +29,17 @@ from penstock.wire import Header, Kind
 PROBE_S = 1.0
 GLANCE_S = 0.001
 _ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
+_LENT_BYTES = 1 << 12  # below this the receiver is quicker with the bytes than with their place
+_OFFSET = struct.Struct("<Q")
 
 
 class _Posted(NamedTuple):
     """A message in the window."""
 
     sequence: int
-    frame: bytearray
+    header: Header
     payloads: list[np.ndarray]
+    memory: Sequence[np.ndarray]  # what `payloads` are parts of
     n_bytes: int
     give_back: Callable[[np.ndarray], None] | None
 
@@ -55,6 +60,7 @@ class Sender:
         window_bytes: int,
         patience_s: float = 120.0,
         keys: ClientKeys | None = None,
+        arena: Arena | None = None,
     ) -> None:
         self.shard = shard
         self.refused: dict[int, str] = {}
@@ -62,6 +68,7 @@ class Sender:
         self._identity = identity  # carries campaign, part and n_parts
         self._window_bytes = window_bytes
         self._patience_s = patience_s
+        self._arena, self._lending = arena, False
         self._announced: dict[Hashable, tuple[Header, list[np.ndarray]]] = {}
         self._expiring: deque[tuple[int, Hashable]] = deque()
         self._unacked: deque[_Posted] = deque()
@@ -111,16 +118,18 @@ class Sender:
         self,
         header: Header,
         payloads: list[np.ndarray],
+        memory: Sequence[np.ndarray] | None = None,
         give_back: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         """Sends one message and keeps it until it is acknowledged; never blocks.
 
-        give_back is then told the memory of each payload. By that time ZeroMQ has done with it too:
-        one pipe carries all messages in their order, repeats as well, and the last has arrived.
+        memory: the arrays of which the payloads are parts, if not they themselves; give_back is
+        then told each of them. By that time ZeroMQ has done with it too: one pipe carries all
+        messages in their order, repeats as well, and the last has arrived.
         """
-        frame = wire.encode(header)
-        n_bytes = len(frame) + sum(_memory(p).nbytes for p in payloads)
-        self._keep(_Posted(self._next, frame, payloads, n_bytes, give_back))
+        memory = payloads if memory is None else memory
+        n_bytes = wire.n_bytes(header) + sum(array.nbytes for array in memory)
+        self._keep(_Posted(self._next, header, payloads, memory, n_bytes, give_back))
 
     def has_room(self) -> bool:
         """Whether the window takes one more message, of any size."""
@@ -182,7 +191,7 @@ class Sender:
         header = wire.decode(frames[0])
         if header.kind == Kind.ACK:
             if header.step == self._greeting:
-                self._welcome = True
+                self._welcome, self._lending = True, bool(header.flags & wire.BORROWS)
                 self._acknowledged(header.sequence)
             for lease, segments in wire.decode_grants(frames[1]) if len(frames) > 1 else ():
                 self._granted[lease] = max(segments, self._granted.get(lease, 0))
@@ -199,8 +208,8 @@ class Sender:
             posted = self._unacked.popleft()
             self._unacked_bytes -= posted.n_bytes
             if posted.give_back is not None:
-                for payload in posted.payloads:
-                    posted.give_back(_memory(payload))
+                for array in posted.memory:
+                    posted.give_back(array)
         self._expire(sequence)
 
     def _expire(self, sequence: int) -> None:
@@ -221,31 +230,40 @@ class Sender:
     def _hello(self) -> None:
         self._greeting += 1
         self._greeted_s, self._welcome = time.monotonic(), False
-        self._next = 0
-        self._raw(self._identity._replace(kind=Kind.HELLO, step=self._greeting))
+        self._next, self._lending = 0, False
+        offer = () if self._arena is None else (self._arena.offer,)
+        self._raw(self._identity._replace(kind=Kind.HELLO, step=self._greeting), *offer)
 
     def _probe(self) -> None:
         self._probed_s = time.monotonic()
         self._raw(self._identity._replace(kind=Kind.PROBE, sequence=self._next))
 
-    def _raw(self, header: Header) -> None:
-        self._socket.send(wire.encode(header), zmq.NOBLOCK)
+    def _raw(self, header: Header, *frames: bytes) -> None:
+        self._socket.send_multipart([wire.encode(header), *frames], zmq.NOBLOCK)
 
     def _keep(self, posted: _Posted) -> None:
         """Puts a message into the window and on its way, under the next number."""
-        frame, payloads = posted.frame, posted.payloads
         self._unacked.append(posted)
         self._unacked_bytes += posted.n_bytes
-        wire.set_sequence(frame, self._next)
+        header = posted.header._replace(sequence=self._next)
         self._next += 1
-        self._socket.send(frame, zmq.SNDMORE if payloads else 0)
+        places = self._places(header, posted.payloads) if self._lending else None
+        if places is not None:
+            alone = [payload.tobytes() for payload in posted.payloads[: -len(places)]]
+            header = header._replace(fields=wire.lent(header.fields))
+            self._socket.send_multipart([wire.encode(header), *alone, *places])
+            return
+        payloads = posted.payloads
+        self._socket.send(wire.encode(header), zmq.SNDMORE if payloads else 0)
         for i, payload in enumerate(payloads):
             more = zmq.SNDMORE if i + 1 < len(payloads) else 0
             copy = payload.nbytes < _ZERO_COPY_BYTES
             self._socket.send(payload.reshape(-1).view("u1").data, more, copy=copy)
 
-
-def _memory(payload: np.ndarray) -> np.ndarray:
-    """The whole array of which a payload may be the first rows: it is kept as long."""
-    base = payload.base
-    return base if isinstance(base, np.ndarray) else payload
+    def _places(self, header: Header, payloads: list[np.ndarray]) -> list[bytes] | None:
+        """Where the receiver finds the values of each row in our memory; None: send them."""
+        n = len(header.fields)
+        if not n or self._arena is None or sum(p.nbytes for p in payloads[-n:]) < _LENT_BYTES:
+            return None
+        offsets = [self._arena.offset(payload) for payload in payloads[-n:]]
+        return None if None in offsets else [_OFFSET.pack(each) for each in offsets]

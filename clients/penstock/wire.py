@@ -23,13 +23,13 @@ NO_TIME = math.nan
 # geometry, flags | sequence | t
 HEADER = struct.Struct("<4sBBHQQIIHHIIIQd")
 FIELD = struct.Struct("<HBBIQ")  # field index, dtype code, flags, reserved, bytes
-SEQUENCE_OFFSET = 48
-_SEQUENCE = struct.Struct("<Q")
 _GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
 STEP = np.dtype([("step", "<u4"), ("reserved", "<u4"), ("t", "<f8")])  # of a BUNCH
 _STEP = struct.Struct("<IId")
 
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
+BORROWS = 2  # flag of an ACK: the shard reads this part's memory, which HELLO offered
+LENT = 1  # flag of a row: its frame is u64, where in that memory the values are
 
 ROLES = ("train", "validation", "test")  # the flags of an OPEN are an index into these
 
@@ -110,13 +110,13 @@ class Header(NamedTuple):
     fields: tuple[FieldEntry, ...] = ()
 
 
-def encode(header: Header) -> bytearray:
-    """Header and field table as one frame; mutable, so that a resend can renumber it."""
+def encode(header: Header) -> bytes:
+    """Header and field table as one frame."""
     fields = header.fields
     if len(fields) > MAX_FIELDS:
         raise WireError(f"A message has {len(fields)} fields; {MAX_FIELDS} are allowed.")
     fixed = HEADER.pack(MAGIC, VERSION, header.kind, len(fields), *header[1:-1])
-    return bytearray(fixed + _encode_table(fields) if fields else fixed)
+    return fixed + _encode_table(fields) if fields else fixed
 
 
 def decode(frame: bytes | bytearray | memoryview) -> Header:
@@ -150,9 +150,15 @@ def _decode_table(table: bytes) -> tuple[FieldEntry, ...]:
     return tuple(FieldEntry(field, dtype, size, flags) for field, dtype, flags, _, size in rows)
 
 
-def set_sequence(frame: bytearray, sequence: int) -> None:
-    """Renumbers an encoded header in place, for a resend after a resynchronisation."""
-    _SEQUENCE.pack_into(frame, SEQUENCE_OFFSET, sequence)
+def n_bytes(header: Header) -> int:
+    """The length of the header's frame."""
+    return HEADER.size + FIELD.size * len(header.fields)
+
+
+@lru_cache(maxsize=64)
+def lent(fields: tuple[FieldEntry, ...]) -> tuple[FieldEntry, ...]:
+    """The same table for values that stay where they are."""
+    return tuple(entry._replace(flags=entry.flags | LENT) for entry in fields)
 
 
 def parts_of(

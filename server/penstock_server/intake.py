@@ -16,13 +16,17 @@ from penstock import wire
 from penstock.wire import FieldEntry, Header, Kind, WireError
 from penstock_server.curve import Guard
 from penstock_server.door import Refusal, finite, read_plan
+from penstock_server.loans import Loan, LoanError, LoanOver, accept
 from penstock_server.plans import Plan
 from penstock_server.shard import Shard
 from penstock_server.streams import Stream
 
+Payload = bytes | memoryview
+
 BURST = 64  # messages before the other sockets get a turn
 BURST_BYTES = 16 << 20
 RESYNC_PAUSE_S = 1.0
+LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
 
@@ -39,6 +43,7 @@ class Peer:
     plans: dict[int, Plan | Refusal] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
     simulations: set[int] = field(default_factory=set)  # that it opened, and perhaps has no more
+    loan: Loan | None = None  # its memory, if it is on this host
 
 
 class Intake:
@@ -60,6 +65,7 @@ class Intake:
         self._resynced: dict[bytes, float] = {}
         self._plans: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()  # equal ones once
         self._dirty: set[bytes] = set()
+        self._loans_s = time.monotonic()
         self._shapes = {n: s for n, (s, _) in {**shard.spec.fields, **shard.spec.inputs}.items()}
         largest = max(a.itemsize * a[0, 0].size for a in shard.slab.fields.values())
         inputs = [a.itemsize * a[0].size for a in shard.slab.inputs.values()]
@@ -85,6 +91,7 @@ class Intake:
             try:
                 identity = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
+                self._look_at_loans()
                 break
             n_bytes += self._take(identity)
             if n_bytes > BURST_BYTES:
@@ -116,18 +123,20 @@ class Intake:
             return 0
         peer = self._peers.get(identity)
         if peer is None or header.sequence != peer.expected or header.kind in UNNUMBERED:
-            self._discard()
-            self._take_aside(header, peer, identity)
+            more = self._rest()
+            self._take_aside(header, peer, identity, more)
             return 0
         n_bytes = self._dispatch(header, peer)
         peer.expected += 1
         self._dirty.add(identity)
         return n_bytes
 
-    def _take_aside(self, header: Header, peer: Peer | None, identity: bytes) -> None:
+    def _take_aside(self, header: Header, peer: Peer | None, identity: bytes, offer: bytes) -> None:
         """Whatever is not the next message of a known peer."""
         if header.kind == Kind.HELLO:
-            self._peers[identity] = Peer(identity, header.part, header.n_parts, header.step)
+            known = Peer(identity, header.part, header.n_parts, header.step)
+            known.loan = accept(offer)
+            self._peers[identity] = known
             self._resynced.pop(identity, None)
             self._dirty.add(identity)
         elif header.kind == Kind.BYE:
@@ -145,7 +154,7 @@ class Intake:
     def _dispatch(self, header: Header, peer: Peer) -> int:
         try:
             if header.kind == Kind.PART:
-                return self._take_part(header)
+                return self._take_part(header, peer)
             if header.kind == Kind.BUNCH:
                 return self._take_bunch(header, peer)
             payloads = self._payloads()
@@ -154,8 +163,9 @@ class Intake:
             elif header.kind == Kind.OPEN:
                 self._open(header, peer, payloads)
             elif header.kind == Kind.INPUT:
-                self._check_sizes(header, payloads)
-                self.shard.receive_inputs(header, payloads)
+                copied = [bytes(values) for values in self._values(header, peer, payloads)]
+                self._check_sizes(header, copied)
+                self.shard.receive_inputs(header, copied)
             elif header.kind == Kind.END:
                 self.shard.end(self.shard.find(header), header.part, header.step)
             elif header.kind == Kind.FAIL:
@@ -168,13 +178,18 @@ class Intake:
             self._refuse(header, peer, refusal)
             return 0
 
-    def _take_part(self, header: Header) -> int:
+    def _take_part(self, header: Header, peer: Peer) -> int:
         reception = self.shard.receive(header)
         n_bytes = 0
         for entry, array in zip(header.fields, reception.arrays):
             if not self.socket.getsockopt(zmq.RCVMORE):
                 raise Refusal("shape", f"A message of {len(header.fields)} fields was truncated.")
-            came = self._receive_into(array)
+            if entry.flags & wire.LENT:
+                lent = self._lent(peer, self.socket.recv(), entry.n_bytes)
+                array[:] = np.frombuffer(lent, array.dtype)
+                came = len(lent)
+            else:
+                came = self._receive_into(array)
             n_bytes += came
             if came != entry.n_bytes:
                 raise Refusal("shape", f"A field of {entry.n_bytes} bytes came with {came}.")
@@ -186,10 +201,12 @@ class Intake:
 
     def _take_bunch(self, header: Header, peer: Peer) -> int:
         """Several steps in one message; each is taken in as if it had come alone."""
-        payloads = self._payloads()
-        try:
-            known_finite = all(map(_all_finite, header.fields, payloads[1:]))
-            for part, values in wire.parts_of(header, payloads):
+        steps, *frames = self._payloads() or [b""]
+        blocks = self._values(header, peer, frames, header.step)
+        try:  # what is lent may change until it is copied, so it is looked at then
+            lent = any(entry.flags & wire.LENT for entry in header.fields)
+            known_finite = not lent and all(map(_all_finite, header.fields, frames))
+            for part, values in wire.parts_of(header, [steps, *blocks]):
                 try:
                     self._take_values(part, values, known_finite)
                 except Refusal as refusal:
@@ -197,7 +214,7 @@ class Intake:
                     break
         except WireError as error:
             raise Refusal("shape", str(error)) from error
-        n_bytes = sum(map(len, payloads))
+        n_bytes = sum(map(len, blocks))
         self.counters["bytes"] += n_bytes
         return n_bytes
 
@@ -239,9 +256,46 @@ class Intake:
             payloads.append(self.socket.recv())
         return payloads
 
+    def _values(
+        self, header: Header, peer: Peer, frames: list[bytes], steps: int = 1
+    ) -> list[Payload]:
+        """The frames of all rows; of those that are lent what they point to, of so many steps."""
+        if len(frames) != len(header.fields):
+            raise Refusal("shape", f"A message of {len(header.fields)} fields has {len(frames)}.")
+        return [
+            self._lent(peer, frame, steps * entry.n_bytes) if entry.flags & wire.LENT else frame
+            for entry, frame in zip(header.fields, frames)
+        ]
+
+    def _lent(self, peer: Peer, place: bytes, n_bytes: int) -> memoryview:
+        if peer.loan is None:
+            raise Refusal("shape", "A message names a place in memory that was not lent.")
+        try:
+            found = peer.loan.view(place, n_bytes)
+        except LoanOver as error:
+            raise Refusal("superseded", str(error)) from error
+        except LoanError as error:
+            raise Refusal("shape", str(error)) from error
+        self.counters["lent_bytes"] += n_bytes
+        return found
+
+    def _look_at_loans(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self._loans_s + LOANS_S:
+            self._loans_s = now_s
+            for peer in self._peers.values():
+                if peer.loan is not None:
+                    peer.loan.look(now_s)
+
     def _discard(self) -> None:
         while self.socket.getsockopt(zmq.RCVMORE):
             self.socket.recv()
+
+    def _rest(self) -> bytes:
+        """The next frame, if there is one; those after it are thrown away."""
+        found = self.socket.recv() if self.socket.getsockopt(zmq.RCVMORE) else b""
+        self._discard()
+        return found
 
     def _check_sizes(self, header: Header, payloads: list[bytes]) -> None:
         if [e.n_bytes for e in header.fields] != [len(p) for p in payloads]:
@@ -259,6 +313,7 @@ class Intake:
                 grants.append((stream.lease, stream.granted))
                 peer.told[stream.lease] = stream.granted
         flags = wire.HOLD if self.shard.credit.blocked else 0
+        flags |= wire.BORROWS if peer.loan is not None else 0
         header = Header(
             Kind.ACK, self._campaign, step=peer.greeting, flags=flags, sequence=peer.expected
         )

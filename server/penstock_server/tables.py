@@ -135,6 +135,7 @@ class Stream(Table):
     segment_steps: Count = 1
     window_bytes: Count = 67_108_864
     bunch_bytes: Annotated[int, Field(ge=0)] = 262_144  # steps in one message; 0: one step each
+    shared_memory: bool = True  # between a worker and a receiver on one host
     shards_per_simulation: Count = 4
 
 

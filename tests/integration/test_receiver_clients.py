@@ -15,6 +15,7 @@ from scripted import ReceiverProcess, ScriptedCoordinator, assignment, wait_for,
 from threaded_comm import ThreadedComm, run_ranks
 
 import penstock
+from penstock import sender as senders
 from penstock.errors import LayoutError
 from penstock_server.slab import COMMITTED, Slab
 
@@ -50,7 +51,12 @@ class Stage:
         self.receivers: list[ReceiverProcess] = []
 
     def begin(
-        self, simulations: list[int], shards: int = 1, bunch_bytes: int = 0, **settings: Any
+        self,
+        simulations: list[int],
+        shards: int = 1,
+        bunch_bytes: int = 0,
+        shared_memory: bool = False,
+        **settings: Any,
     ) -> None:
         coordinator, names = self.coordinator, [str(i) for i in range(shards)]
         for name in names:
@@ -59,7 +65,9 @@ class Stage:
             )
         coordinator.assignments = [assignment(s, names) for s in simulations]
         coordinator.expected = frozenset(simulations)
-        coordinator.welcome = welcome(self.receivers, bunch_bytes=bunch_bytes)
+        coordinator.welcome = welcome(
+            self.receivers, bunch_bytes=bunch_bytes, shared_memory=shared_memory
+        )
         wait_for(lambda: len(coordinator.reports) == shards, what="the receivers")
         self._patch.setenv("PENSTOCK_COORDINATOR", coordinator.address)
         self._patch.setenv("PENSTOCK_WORKER", "w0")
@@ -120,11 +128,17 @@ def send_all(comm: ThreadedComm, owned: Any, steps: int = 5) -> None:
 
 
 @pytest.mark.parametrize("bunch_bytes", [0, 600])
+@pytest.mark.parametrize("shared_memory", [False, True])
 @pytest.mark.parametrize("owned", [owned_rows, owned_columns, owned_scattered])
 def test_a_simulation_arrives_equal_from_one_two_and_four_parts(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, owned: Any, bunch_bytes: int
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    owned: Any,
+    bunch_bytes: int,
+    shared_memory: bool,
 ) -> None:
-    stage.begin([0, 1, 2], bunch_bytes=bunch_bytes)
+    monkeypatch.setattr(senders, "_LENT_BYTES", 1)
+    stage.begin([0, 1, 2], bunch_bytes=bunch_bytes, shared_memory=shared_memory)
     for i, size in enumerate((1, 2, 4)):
         monkeypatch.setenv("PENSTOCK_WORKER", f"w{size}")
         stage.coordinator.assignments = [assignment(i, ["0"], parameters={"a": 1.0, "b": 2.0})]
@@ -137,10 +151,12 @@ def test_a_simulation_arrives_equal_from_one_two_and_four_parts(
 
 
 @pytest.mark.parametrize("bunch_bytes", [0, 1 << 18])
+@pytest.mark.parametrize("shared_memory", [False, True])
 def test_parts_over_two_shards_and_a_killed_receiver_arrive_once(
-    stage: Stage, bunch_bytes: int
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, bunch_bytes: int, shared_memory: bool
 ) -> None:
-    stage.begin(list(range(6)), shards=2, bunch_bytes=bunch_bytes)
+    monkeypatch.setattr(senders, "_LENT_BYTES", 1)
+    stage.begin(list(range(6)), shards=2, bunch_bytes=bunch_bytes, shared_memory=shared_memory)
     first = stage.receivers[0]
 
     def kill() -> None:
@@ -161,6 +177,20 @@ def test_parts_over_two_shards_and_a_killed_receiver_arrive_once(
     for stored in both:
         for (simulation, step), field in stored.items():
             np.testing.assert_array_equal(field, content(simulation, step).astype("f4"))
+
+
+def test_large_steps_pass_through_shared_memory_and_small_ones_do_not(stage: Stage) -> None:
+    stage.begin([0], shared_memory=True, fields={"u": {"shape": [40, 48], "dtype": "float32"}})
+    with penstock.connect() as link:
+        for sim in link.simulations():
+            for step in range(20):
+                sim.send(float(step), u=np.full((40, 48), step))
+    stage.delivered()
+    wait_for(lambda: stage.counters().get("lent_bytes", 0) > 0, what="lent bytes")
+    sent = 20 * 40 * 48 * 4
+    assert sent / 2 < stage.counters()["lent_bytes"] <= sent
+    for (_, step), field in stage.stored().items():
+        assert (field == step).all()
 
 
 def test_a_receiver_killed_after_the_last_message_still_confirms_it(stage: Stage) -> None:

@@ -30,7 +30,7 @@ class Door:
         self.coordinator = ScriptedCoordinator({}, [])
         self.coordinator.start()
         self.receiver = ReceiverProcess(
-            folder, self.coordinator.address, slots=4096, max_steps=200, journal=str(folder / "j")
+            folder, self.coordinator.address, slots=4096, max_steps=400, journal=str(folder / "j")
         )
         wait_for(lambda: "0" in self.coordinator.reports, what="the receiver")
 
@@ -147,6 +147,48 @@ def test_a_repeated_step_is_compared_and_counted(door: Door) -> None:
     wait_for(lambda: door.counter("duplicates") == before + 2)
 
 
+BUNCH_ERRORS = [
+    ([], 0, "of 1 fields has 0"),
+    ([bytes(16), bytes(384)], 2, "A bunch of 2 steps names 1"),
+    ([bytes(32), bytes(384), b""], 2, "of 1 fields has 2"),
+    ([bytes(32), bytes(383)], 2, "not as long as its header says"),
+    ([bytes(32)], 2, "of 1 fields has 0"),
+]
+
+
+@pytest.mark.parametrize(("frames", "n", "why"), BUNCH_ERRORS)
+def test_a_wrong_bunch_ends_its_simulation_alone(
+    door: Door, frames: list[bytes], n: int, why: str
+) -> None:
+    simulation, other = next(NUMBERS), next(NUMBERS)
+    peer, bystander = door.peer(), door.peer()
+    bystander.begin(other, other)
+    peer.begin(simulation, simulation)
+    entry = FieldEntry(0, 1, 192)
+    header = {"simulation": simulation, "lease": simulation, "plan": 1, "fields": (entry,)}
+    peer.send(Kind.BUNCH, *frames, step=n, **header)
+    peer.until(lambda: simulation in peer.refused)
+    assert why in peer.refused[simulation]
+    bystander.step(other, other, 0)
+    bystander.until(lambda: bystander.acknowledged == bystander.sequence)
+
+
+def test_a_bunch_with_a_bad_step_names_that_step(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    values = np.zeros((3, 48), "<f4")
+    values[1, 5] = np.nan
+    steps = np.zeros(3, wire.STEP)
+    steps["step"] = [0, 1, 2]
+    entry = FieldEntry(0, 1, 192)
+    header = {"simulation": simulation, "lease": simulation, "plan": 1, "fields": (entry,)}
+    peer.send(Kind.BUNCH, steps.tobytes(), values.tobytes(), step=3, **header)
+    peer.until(lambda: simulation in peer.refused)
+    assert "at step 1" in peer.refused[simulation]
+    assert door.refusal(simulation)["kind"] == "nan"
+
+
 def test_a_repeated_step_with_other_values_is_refused(door: Door) -> None:
     simulation = next(NUMBERS)
     peer = door.peer()
@@ -176,8 +218,9 @@ def send_part(peer: HandMade, simulation: int, *frames: bytes, **more: object) -
         ([bytes(192)], {"fields": (FieldEntry(9, 1, 192),)}, "Field number 9", "undeclared"),
         ([], {"fields": ()}, "carries 0 fields; the campaign declares u", "undeclared"),
         ([bytes(192)] * 2, {"fields": (FieldEntry(0, 1, 192),) * 2}, "2 fields", "undeclared"),
-        ([bytes(192)], {"step": 200}, "the campaign allows 200", "steps"),
-        ([bytes(192)], {"step": 150}, "Segment 150 came without credit; 64 segm", "credit"),
+        ([bytes(192)], {"step": 400}, "the campaign allows 400", "steps"),
+        ([bytes(192)], {"step": 350}, "Segment 350 came without credit; 256 segm", "credit"),
+        ([bytes(8)], {"fields": (FieldEntry(0, 1, 192, wire.LENT),)}, "was not lent", "shape"),
         ([bytes(192)], {"part": 1}, "Part 1 came of a simulation in 1", "layout"),
     ],
 )  # fmt: skip

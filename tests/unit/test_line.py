@@ -35,11 +35,18 @@ class Posted:
 
     def __init__(self) -> None:
         self.messages: list[tuple[Header, list[bytes]]] = []
-        self.kept: list[np.ndarray] = []
+        self.memory: list[np.ndarray] = []
+        self.give_back: Any = None
 
-    def post(self, header: Header, payloads: list[np.ndarray], give_back: Any = None) -> None:
+    def post(
+        self,
+        header: Header,
+        payloads: list[np.ndarray],
+        memory: Any = None,
+        give_back: Any = None,
+    ) -> None:
         self.messages.append((header, [p.tobytes() for p in payloads]))
-        self.kept += payloads
+        self.give_back, self.memory = give_back, payloads if memory is None else memory
 
     def steps(self) -> list[list[int]]:
         """Of each message."""
@@ -130,6 +137,21 @@ def test_without_room_for_two_steps_each_goes_alone(clock: Clock, bunch_bytes: i
     for step in range(5):
         put(line, step)
     assert [header.kind for header, _ in posted.messages] == [Kind.PART] * 5
+
+
+def test_the_memory_of_a_bunch_comes_back_as_a_whole(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(3):
+        put(line, step)
+    line.flush()
+    whole = {id(array) for array in posted.memory}
+    for array in posted.memory:
+        posted.give_back(array)
+    for step in range(3, 6):
+        put(line, step)
+    line.flush()
+    assert posted.steps() == [[0], [1, 2], [3, 4, 5]]
+    assert {id(array) for array in posted.memory} == whole
 
 
 def test_what_is_dropped_is_never_posted(clock: Clock) -> None:

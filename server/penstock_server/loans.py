@@ -1,0 +1,84 @@
+"""Memory of clients on this host, from which their fields are read without passing a socket.
+
+A client offers a sealed memfd of its own (clients/penstock/arena.py) by numbers alone, never by a
+path. It is taken only if it is what it says: such a memory, that cannot shrink while it is read,
+with the token that came over the connection. Owned by the intake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import mmap
+import os
+import struct
+from pathlib import Path
+
+from penstock.arena import NAME, OFFER, TOKEN_BYTES
+
+GONE_S = 5.0
+_PLACE = struct.Struct("<Q")
+_SEALS = fcntl.F_SEAL_SHRINK
+
+
+class LoanError(ValueError):
+    """A place outside of what was lent."""
+
+
+class LoanOver(LoanError):
+    """The process that lent the memory is gone, and the memory with it."""
+
+
+class Loan:
+    """The memory of one client process, mapped read-only."""
+
+    def __init__(self, pid: int, memory: mmap.mmap) -> None:
+        self._process = Path(f"/proc/{pid}")
+        self._memory: memoryview | None = memoryview(memory)
+        self._gone_s: float | None = None  # when it was first seen that the process is gone
+
+    def view(self, place: bytes, n_bytes: int) -> memoryview:
+        """The bytes of one row; raises LoanError when they are not all inside."""
+        if self._memory is None:
+            raise LoanOver("The process that this step came from is gone.")
+        if len(place) != _PLACE.size:
+            raise LoanError(f"A place in lent memory came as {len(place)} bytes; it has 8.")
+        at = int(_PLACE.unpack(place)[0])
+        if at + n_bytes > len(self._memory):
+            raise LoanError(f"A place in lent memory is {at}; {len(self._memory)} bytes were lent.")
+        return self._memory[at : at + n_bytes]
+
+    def look(self, now_s: float) -> None:
+        """Frees the memory GONE_S after its process; call it when nothing waits to be received.
+
+        A process that was killed says no goodbye, and its last messages may come after its end.
+        """
+        if self._memory is None or self._process.exists():
+            return
+        if self._gone_s is None:
+            self._gone_s = now_s
+        elif now_s > self._gone_s + GONE_S:
+            self._memory = None
+
+
+def accept(offer: bytes) -> Loan | None:
+    """Maps what a client offers; None when it cannot be had here, or is something else."""
+    if len(offer) != OFFER.size:
+        return None
+    pid, number, _, size, token = OFFER.unpack(offer)
+    path = Path(f"/proc/{pid}/fd/{number}")
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        if not str(path.readlink()).startswith(f"/memfd:{NAME}"):  # opening others may do things
+            return None
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            sealed = fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+            if not sealed or os.fstat(file).st_size != size or size < TOKEN_BYTES:
+                return None
+            memory = mmap.mmap(file, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(file)
+        if hmac.compare_digest(memory[:TOKEN_BYTES], token):
+            return Loan(pid, memory)
+    return None
