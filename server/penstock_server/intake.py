@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,7 +25,7 @@ from penstock_server.streams import Stream
 Payload = bytes | memoryview
 
 BURST = 64  # messages before the other sockets get a turn
-BURST_BYTES = 16 << 20
+BURST_BYTES = 1 << 20  # and so often producers hear of room, while more of them is on its way
 RESYNC_PAUSE_S = 1.0
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
@@ -201,7 +202,7 @@ class Intake:
 
     def _take_bunch(self, header: Header, peer: Peer) -> int:
         """Several steps in one message; each is taken in as if it had come alone."""
-        steps, *frames = self._payloads() or [b""]
+        steps, *frames = self._payloads(copied=False) or [b""]
         blocks = self._values(header, peer, frames, header.step)
         try:  # what is lent may change until it is copied, so it is looked at then
             lent = any(entry.flags & wire.LENT for entry in header.fields)
@@ -248,16 +249,17 @@ class Intake:
             return len(self.socket.recv())
         return int(self.socket.recv_into(array.data))
 
-    def _payloads(self) -> list[bytes]:
-        payloads: list[bytes] = []
+    def _payloads(self, copied: bool = True) -> list[Any]:
+        """The frames after the header, as bytes or as they lie in ZeroMQ's memory."""
+        payloads: list[Any] = []
         while self.socket.getsockopt(zmq.RCVMORE):
             if len(payloads) > wire.MAX_FIELDS:
                 raise Refusal("shape", f"A message has more than {wire.MAX_FIELDS} fields.")
-            payloads.append(self.socket.recv())
+            payloads.append(self.socket.recv() if copied else self.socket.recv(copy=False).buffer)
         return payloads
 
     def _values(
-        self, header: Header, peer: Peer, frames: list[bytes], steps: int = 1
+        self, header: Header, peer: Peer, frames: Sequence[Payload], steps: int = 1
     ) -> list[Payload]:
         """The frames of all rows; of those that are lent what they point to, of so many steps."""
         if len(frames) != len(header.fields):
@@ -267,7 +269,7 @@ class Intake:
             for entry, frame in zip(header.fields, frames)
         ]
 
-    def _lent(self, peer: Peer, place: bytes, n_bytes: int) -> memoryview:
+    def _lent(self, peer: Peer, place: Payload, n_bytes: int) -> memoryview:
         if peer.loan is None:
             raise Refusal("shape", "A message names a place in memory that was not lent.")
         try:
@@ -378,7 +380,7 @@ class Intake:
             stream.peers.discard(peer.identity)
 
 
-def _all_finite(entry: FieldEntry, block: bytes) -> bool:
+def _all_finite(entry: FieldEntry, block: Payload) -> bool:
     """Looked at once for all steps of a bunch; False: look at each, it is told which one it is."""
     dtype = wire.code_dtype(entry.dtype)
     return len(block) % dtype.itemsize == 0 and finite(np.frombuffer(block, dtype))

@@ -38,7 +38,7 @@ class Loan:
         self._memory: memoryview | None = memoryview(memory)
         self._gone_s: float | None = None  # when it was first seen that the process is gone
 
-    def view(self, place: bytes, n_bytes: int) -> memoryview:
+    def view(self, place: bytes | memoryview, n_bytes: int) -> memoryview:
         """The bytes of one row; raises LoanError when they are not all inside."""
         if self._memory is None:
             raise LoanOver("The process that this step came from is gone.")

@@ -34,6 +34,13 @@ RENEWED = 500  # inputs on one slab
 PEERS = (b"one", b"two", b"six")
 
 
+class FalseFrame:
+    """What is received without a copy."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = memoryview(content)
+
+
 class FalseSocket:
     """A ROUTER that hands out what was put in; a context and its socket in one."""
 
@@ -55,7 +62,9 @@ class FalseSocket:
     def getsockopt(self, _option: int) -> int:
         return int(bool(self._rest))
 
-    def recv(self, flags: int = 0) -> bytes:
+    def recv(self, flags: int = 0, copy: bool = True) -> Any:
+        if not copy:
+            return FalseFrame(self.recv(flags))
         if not self._rest:
             if not self.waiting:
                 assert flags & zmq.NOBLOCK, "The intake would wait for a frame that never comes."
