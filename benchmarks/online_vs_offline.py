@@ -8,11 +8,11 @@ against offline-small (a gain of 68 %) and at most 1.10 against offline-all.
 
     python benchmarks/online_vs_offline.py --problem heat --seeds 5
 
-With --out it can be interrupted and started again. --first-seed goes on where an earlier study ended;
-pooled.py joins what both have found. --optimizer sc23 adds both arms as they were
-trained at SC'23, untuned: Adam with learning rate 1e-3, weight decay 1e-4, halving schedule. The
-heat problem is linear in its temperatures, which the row of the linear emulator shows; it serves
-for the comparison with the papers only.
+With --out it can be interrupted and started again. --first-seed goes on where an earlier study
+ended; pooled.py joins what both have found. --optimizer sc23 adds both arms as they were trained at
+SC'23, untuned: Adam with learning rate 1e-3, weight decay 1e-4, halving schedule. The heat problem
+is linear in its temperatures, which the row of the linear emulator shows; it serves for the
+comparison with the papers only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PROBLEMS = {
 }
 Size = dict[str, float]
 FULL: Size = {
-    "n": 100, "steps": 100, "simulations": 2000, "batches": 25_000, "capacity": 20_000,
+    "n": 100, "steps": 100, "simulations": 2000, "batches": 25_000, "capacity": 40_000,
     "threshold": 1000, "validation": 30, "test": 200, "every": 2500, "small": 100, "draws": 1.25,
 }  # fmt: skip
 QUICK: Size = {

@@ -66,7 +66,7 @@ class TimedFeed:
     def nothing(self, *_: Any) -> None:
         """What a real feed is told."""
 
-    restore = snapshot = settle = export_ledger = hold = drain = redraw = close = nothing
+    restore = report = snapshot = settle = export_ledger = hold = drain = redraw = close = nothing
 
 
 def open_feed(settings: dict[str, Any]) -> TimedFeed:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from penstock_server import run_folder, wiring
 from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
@@ -26,6 +28,8 @@ from penstock_server.design import draw
 from penstock_server.slab import BOOKS, Slab, SlabError
 
 PATIENCE_S = 120.0
+DISK = Path("/var/tmp")
+IN_MEMORY = ("tmpfs", "ramfs")
 
 TRAINING = """
 import torch
@@ -118,6 +122,17 @@ def stage() -> Iterator[Stage]:
             yield made
         finally:
             made.close()
+
+
+@contextmanager
+def disk_folder(where: Path) -> Iterator[Path]:
+    """A new folder below one that lies on a disk; ends the program if that lies in memory."""
+    mounts = {Path(m.mountpoint): m.fstype for m in psutil.disk_partitions(all=True)}
+    under = next(p for p in (where.resolve(), *where.resolve().parents) if p in mounts)
+    if mounts[under] in IN_MEMORY:
+        raise SystemExit(f"{where} lies in memory ({mounts[under]}); name a folder on a disk.")
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=where) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -12,13 +12,12 @@ import fcntl
 import mmap
 import os
 import secrets
-import struct
 
 import numpy as np
 
-OFFER = struct.Struct("<QIIQ32s")  # pid, file descriptor, 0, bytes, token
-NAME = "penstock-arena"
-TOKEN_BYTES = 32
+from penstock import wire
+
+_TOKEN_BYTES = 32
 _ALIGNED = 64
 _FIRST = 4096  # the first page has the token
 
@@ -29,7 +28,7 @@ class Arena:
     def __init__(self, n_bytes: int) -> None:
         """Raises OSError where there is no such memory."""
         size = _FIRST + n_bytes  # of which only pages that are written to are there
-        self._file = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._file = os.memfd_create(wire.ARENA, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self._file, size)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -38,9 +37,9 @@ class Arena:
         except (OSError, ValueError):
             os.close(self._file)
             raise
-        token = secrets.token_bytes(TOKEN_BYTES)
-        memory[:TOKEN_BYTES] = token
-        self.offer = OFFER.pack(os.getpid(), self._file, 0, size, token)
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        memory[:_TOKEN_BYTES] = token
+        self.offer = wire.OFFER.pack(os.getpid(), self._file, 0, size, token)
         self._bytes = np.frombuffer(memory, np.uint8)
         self._begin = _address(self._bytes)
         self._used = _FIRST

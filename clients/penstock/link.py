@@ -257,6 +257,7 @@ class Link:
                 "outcome": simulation.outcome,
                 "steps": simulation.steps,
                 "reason": simulation.reason,
+                "time_s": simulation.time_s,
             }
         )
 

@@ -7,6 +7,7 @@ each field on the line to the shard that the step's segment belongs to, in one c
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,6 +87,9 @@ class Simulation:
         self.outcome: str | None = None
         self.reason = ""
         self.steps = 0  # steps sent, after `every`
+        # From here to its end, and of these how long `send` waited: for room, for acknowledgements.
+        self.time_s = {"seconds": 0.0, "credit": 0.0, "window": 0.0}
+        self._began_s = time.monotonic()
         self._assignment = assignment
         self._outlet = outlet
         self._calls = 0
@@ -160,7 +164,10 @@ class Simulation:
         sender.glance()
         if not self._may_send(sender, ordinal):
             self._flush()
+            began_s = time.monotonic()
+            lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
             sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
+            self.time_s[lacks] += time.monotonic() - began_s
         if self.refusal is None:
             self._lines[at].put(shipment, values, step, wire.NO_TIME if t is None else float(t))
 
@@ -198,6 +205,7 @@ class Simulation:
 
     def _close(self, outcome: str, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
+        self.time_s["seconds"] = time.monotonic() - self._began_s
 
     def _flush(self) -> None:
         wanted = self.refusal is None

@@ -29,6 +29,8 @@ _STEP = struct.Struct("<IId")
 
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
 BORROWS = 2  # flag of an ACK: the shard reads this part's memory, which HELLO offered
+OFFER = struct.Struct("<QIIQ32s")  # of a HELLO: pid, file descriptor, 0, bytes, token
+ARENA = "penstock-arena"  # how the name of memory begins that is offered
 LENT = 1  # flag of a row: its frame is u64, where in that memory the values are
 
 ROLES = ("train", "validation", "test")  # the flags of an OPEN are an index into these

@@ -29,7 +29,9 @@ class AdmissionJournal:
     def write(self, row: npt.NDArray[Any] | np.void) -> None:
         """The line of one committed slot."""
         if self._file is not None:
-            self._file.write(JOURNAL.pack(*(int(row[name]) for name in _NAMES)))
+            line = JOURNAL.pack(*(int(row[name]) for name in _NAMES))
+            while line:  # a disk that fills up takes a part and refuses the rest
+                line = line[self._file.write(line) :]
 
     def catch_up(self, rows: Iterable[np.void]) -> None:
         """Lines of admissions whose receiver died before it wrote them; rows by ordinal."""

@@ -148,7 +148,10 @@ class Campaign(Table):
 
     def save(self, path: Path | str) -> None:
         """Writes the resolved campaign; `load` gives the same campaign back."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        path = Path(path)
+        part = path.with_name(f"{path.name}.part")  # a full disk must not cost the old one
+        part.write_text(self.to_toml(), encoding="utf-8")
+        part.replace(path)
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Campaign:

@@ -30,6 +30,8 @@ class CpuTime:
                 times = process.cpu_times()
                 group = _group(process.pid, parents, owner)
                 key = process.pid, process.create_time()
+                if group == "server" and key in self._used:
+                    group = self._used[key][0]  # it is nobody's any more, and still ending
                 self._used[key] = group, times.user + times.system
 
     def seconds(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ from penstock_server.interpreters import (
     find_interpreter,
     find_starter,
 )
-from penstock_server.panel import SHARES
+from penstock_server.panel import CAUSES, SHARES, shown_shares
 
 # For --quick: a fifth of the simulations, so that it takes well under a minute.
 QUICK = (
@@ -169,6 +169,13 @@ def closing(summary: Mapping[str, Any]) -> Table:
     )
     words = (f"{words} {percent(shares.get(key, 0.0))}" for key, words, _, _ in SHARES)
     table.add_row("training time", ", ".join(words))
+    time_s: Mapping[str, Any] = summary.get("attribution") or {}
+    ranks_s = time_s.get("ranks_s") or [{}]
+    waited = shown_shares(time_s.get("waits_s") or {}, CAUSES, sum(ranks_s[0].values()))
+    if waited:
+        table.add_row("waited for", waited)
+    if summary.get("advice"):
+        table.add_row("advice", str(summary["advice"]))
     n_bytes = summary["bytes"]
     to_disk = size(n_bytes["written_fields"]) if n_bytes["written_fields"] else "nothing"
     table.add_row("streamed", f"{size(n_bytes['streamed'])}, {to_disk} of it to a disk")

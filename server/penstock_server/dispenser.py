@@ -1,32 +1,41 @@
 """The feed socket of a receiver: hands batches of sample ids to the rank beside it.
 
-Binary where it is hot (batches, taken), JSON for the rest. Fields don't pass here: the rank
+Binary where it is hot (`feed_messages.py`), JSON for the rest. Fields don't pass here: the rank
 gathers them from the slab, and checks the generations that came with the ids.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import zmq
 
-from penstock_server.reservoir import Ids
+from penstock_server.feed_messages import (
+    Generations,
+    Group,
+    Ids,
+    pack_group,
+    unpack_cancelled,
+    unpack_draws,
+)
 from penstock_server.shard import Shard
 
-BATCH = struct.Struct("<QQ")  # epoch, number of the batch within it
-TAKEN = struct.Struct("<QQQ")  # epoch, number within it, batch of the training run
 MESSAGES = 64
+PART = 4  # of what is stored, no more than this part is promised
+LEAST = 4  # batches that are promised all the same
 REDRAW_S = 0.2  # for so long after a redraw, only full batches of unseen samples are offered
 
 
 class Dispenser:
-    """Keeps `depth` batches on their way to the attached rank."""
+    """Keeps up to `depth` batches on their way to the attached rank.
+
+    What can be drawn now is sent now, in one message; as the rank says in groups what it has taken,
+    these come in groups too.
+    """
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], shard: Shard, address: str, threshold: int
@@ -41,7 +50,7 @@ class Dispenser:
         self._unseen_only = False
         self._patient_until_s = 0.0
         self._number = 0
-        self._out: dict[int, tuple[Ids, npt.NDArray[np.uint32]]] = {}  # with generations
+        self._out: dict[int, tuple[Ids, Generations]] = {}  # with generations
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         if address.startswith("ipc://"):
@@ -49,13 +58,18 @@ class Dispenser:
         self.socket.bind(address)
 
     def turn(self) -> None:
-        """Answers what the rank asks, and fills the pipe with batches."""
+        """Answers what the rank asks, and fills the pipe with batches.
+
+        One request a turn: when the next is answered, the shard's books show the one before.
+        """
         for _ in range(MESSAGES):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._take(frames)
+            if frames[1] == b"J":
+                break
         self._fill()
 
     def close(self) -> None:
@@ -64,14 +78,13 @@ class Dispenser:
     def _take(self, frames: list[bytes]) -> None:
         identity, kind, *rest = frames
         if kind == b"T":
-            epoch, number, batch = TAKEN.unpack(rest[0])
-            samples = np.frombuffer(rest[1], dtype=np.int64)
-            if epoch == self._epoch:
-                self._out.pop(number, None)
-            generations = np.frombuffer(rest[2], dtype=np.uint32)
-            self._shard.reservoir.confirm(self._still(samples, generations), batch)
+            for draw in unpack_draws(rest[0]):
+                if draw.epoch == self._epoch and self._out.pop(draw.number, None) is None:
+                    continue  # said again
+                still = self._still(draw.samples, draw.generations)
+                self._shard.reservoir.confirm(still, draw.batch)
         elif kind == b"C":
-            epoch, number, _ = TAKEN.unpack(rest[0])
+            epoch, number = unpack_cancelled(rest[0])
             if epoch == self._epoch and number in self._out:
                 self._cancel(number)
         elif kind == b"J":
@@ -94,6 +107,8 @@ class Dispenser:
                     self._cancel(out)
         elif what == "hold":
             self._shard.credit.held = bool(body["held"])
+        elif what == "report":
+            pass  # everything that was said before it is noted
         elif what == "snapshot":
             self._shard.snapshot(body["batch"])
         elif what == "restore":
@@ -111,7 +126,7 @@ class Dispenser:
     def _cancel(self, number: int) -> None:
         self._shard.reservoir.cancel(self._still(*self._out.pop(number)))
 
-    def _still(self, samples: Ids, generations: npt.NDArray[np.uint32]) -> Ids:
+    def _still(self, samples: Ids, generations: Generations) -> Ids:
         """Without those whose slot was given to another segment since they were promised."""
         now = self._shard.slab.descriptor["generation"][samples // self._shard.spec.windows]
         still: Ids = samples[now == generations]
@@ -119,24 +134,59 @@ class Dispenser:
 
     def _fill(self) -> None:
         shard, stored = self._shard, len(self._shard.reservoir.stored)
-        starved = shard.credit.blocked or not any(s.live for s in shard.streams.values())
         if not self._started:
             if stored < self._threshold and not (shard.credit.blocked or shard.over):
                 return
             self._started = stored > 0
-        while self._rank is not None and len(self._out) < self._depth:
-            patient = time.monotonic() < self._patient_until_s
-            unseen_only = self._unseen_only or patient or shard.reservoir.policy in ("fifo", "firo")
-            n = len(shard.reservoir.unseen) if unseen_only else stored
+        rank = self._rank
+        if rank is None:
+            return
+        share = self._share(stored)
+        while len(self._out) < share:
+            batches = self._draw(stored, share - len(self._out))
+            if not batches:
+                return
+            whole = [batch for batch in batches if len(batch[0]) == self._size]
+            for group in (whole, batches[len(whole) :]):
+                if group:
+                    self._send(rank, group)
+
+    def _share(self, stored: int) -> int:
+        """Batches that may be out: with all of a small reservoir promised, nothing new is drawn."""
+        return min(self._depth, max(LEAST, stored // (PART * self._size)))
+
+    def _draw(self, stored: int, most: int) -> list[tuple[Ids, int]]:
+        """Up to `most` batches out of what is there now, each with its number of first draws.
+
+        Only the last may be short.
+        """
+        shard, unseen = self._shard, self._shard.reservoir.unseen
+        batches: list[tuple[Ids, int]] = []
+        starved = shard.credit.blocked or not any(s.live for s in shard.streams.values())
+        patient = time.monotonic() < self._patient_until_s
+        unseen_only = self._unseen_only or patient or shard.reservoir.policy in ("fifo", "firo")
+        while len(batches) < most:
+            before = len(unseen)
+            n = before if unseen_only else stored
             if n == 0 or (n < self._size and not (starved or shard.over)):
-                return
+                break
             samples = shard.choose(self._size, unseen_only)
-            if len(samples) == 0:
-                return
-            generations = shard.slab.descriptor["generation"][samples // shard.spec.windows]
-            self._out[self._number] = (samples, generations)
-            head = BATCH.pack(self._epoch, self._number)
+            if len(samples):
+                batches.append((samples, before - len(unseen)))
+            if len(samples) < self._size:
+                break
+        return batches
+
+    def _send(self, rank: bytes, batches: list[tuple[Ids, int]]) -> None:
+        samples = np.concatenate([batch for batch, _ in batches])
+        windows = self._shard.spec.windows
+        generations = self._shard.slab.descriptor["generation"][samples // windows]
+        first, at = self._number, 0
+        for batch, _ in batches:
+            self._out[self._number] = (batch, generations[at : at + len(batch)])
             self._number += 1
-            self.socket.send_multipart(
-                [self._rank, b"B", head, samples.tobytes(), generations.tobytes()]
-            )
+            at += len(batch)
+        n_first = [n for _, n in batches]
+        size = len(batches[0][0])
+        group = Group(self._epoch, first, size, samples, generations, n_first)
+        self.socket.send_multipart([rank, *pack_group(group)])

@@ -1,34 +1,34 @@
 """What a rank sees of its shard: counts, batches gathered from the slab, and what became safe.
 
 `Feed` is what the trainer needs; `ShardFeed` is the real one. The receiver chooses samples ahead
-of time and sends their ids; the rank gathers them in one indexed copy a field, and checks by the
-slots' generations that nothing was overwritten meanwhile.
+of time and sends their ids, several batches at once (`feed_line.py`); the rank gathers each batch
+in one indexed copy a field (`gathering.py`) and says in groups what it has drawn.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import zmq
 
-from penstock_server.dispenser import BATCH, TAKEN
+from penstock_server.feed_line import FeedLine
+from penstock_server.feed_settings import FeedSettings
+from penstock_server.gathering import Gatherer
 from penstock_server.slab import BOOKS, COMMITTED, Slab, SlabError
+from penstock_server.work_ahead import WorkAhead
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.normalisation import Moments
 
+__all__ = ["Feed", "FeedSettings", "ShardFeed", "Stock", "open_feed"]
+
 MOMENT_SLOTS = 256  # gathered at a time while moments are counted
-RETRY_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # a frozen one takes twice as long to make, and one is made for each batch
 class Stock:
     """Counts of one shard, all in samples unless said otherwise."""
 
@@ -65,6 +65,9 @@ class Feed(Protocol):
     def drain(self) -> None:
         """From now on only unseen samples, each once."""
 
+    def report(self) -> None:
+        """Returns when the shard has noted all draws so far: a snapshot may be written of them."""
+
     def snapshot(self, batch: int) -> None:
         """A snapshot stands that covers all draws up to `batch`."""
 
@@ -84,239 +87,141 @@ class Feed(Protocol):
         """May be called twice."""
 
 
-@dataclass(frozen=True)
-class FeedSettings:
-    """Where a rank finds its shard."""
-
-    shard: str
-    folder: str
-    address: str
-    batch_size: int
-    window: int
-    components: dict[str, int]  # name -> components, of fields and input fields
-    depth: int = 4
-    patience_s: float = 120.0
-    dtype: str = "float64"  # of parameters and t
-
-
 class ShardFeed:
     """The feed of one rank from the shard beside it."""
 
     def __init__(self, settings: FeedSettings) -> None:
         self._settings = settings
         self._slab = _attach(Path(settings.folder), settings.patience_s)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 200)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        self._socket.connect(settings.address)
-        self._epoch = time.time_ns() >> 10  # later than that of any rank before this one
-        self._request = 0
-        self._unseen_only = self._held = False
-        self._ahead: deque[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]] = deque()
+        pinned = settings.work_ahead and torch.cuda.is_available()
+        self._gatherer = Gatherer(self._slab, settings.window, pinned)
+        self._line = FeedLine(settings, self._slab, self._gatherer)
+        self._worker = WorkAhead(self._gatherer, self._line.turn) if settings.work_ahead else None
         self._incarnation = 0
-        spec = self._slab.spec
-        length = spec.segment_steps
-        self._flat = {  # (slots * steps, *shape), so that one index selects a step
-            name: torch.from_numpy(array.reshape(-1, *array.shape[2:]))
-            for name, array in self._slab.fields.items()
-        }
-        self._inputs = {n: torch.from_numpy(a) for n, a in self._slab.inputs.items()}
-        self._offsets = np.arange(settings.window)
-        self._length = length
         self._greet(self._now("incarnation"))
 
     def stock(self, timeout_s: float) -> Stock:
-        self._read()
-        if not self._ahead and timeout_s > 0:
-            self._socket.poll(int(1000 * timeout_s))
-            self._read()
-        books = dict(zip(BOOKS, (int(n) for n in self._slab.books)))
-        if books["incarnation"] != self._incarnation:
-            self._greet(books["incarnation"])
+        line = self._line
+        if line.due:
+            if self._worker is not None and line.ahead:
+                self._worker.turn()
+            else:
+                line.turn()
+        if not line.ahead and timeout_s > 0:
+            line.wait(timeout_s)
+        (
+            _, admitted, stored, unseen, capacity, complete, blocked, pressure, over, incarnation,
+        ) = self._slab.books.tolist()  # fmt: skip
+        if incarnation != self._incarnation:
+            self._greet(incarnation)
         ready = fresh = 0
-        if self._ahead:
-            samples = self._ahead[0][1]
-            ready, fresh = len(samples), int(np.count_nonzero(self._first_draws(samples) == 0))
+        if line.ahead:
+            ready, fresh = len(line.ahead[0].samples), line.ahead[0].n_first
         return Stock(
-            admitted=books["admitted"],
-            stored=books["stored"],
-            unseen=books["unseen"],
-            capacity=books["capacity"],
+            admitted=admitted,
+            stored=stored,
+            unseen=max(0, unseen - line.reports.n_first),
+            capacity=capacity,
             ready=ready,
             fresh=fresh,
-            complete_simulations=books["complete_simulations"],
-            blocked=bool(books["blocked"]),
-            pressure=bool(books["pressure"]),
-            over=bool(books["over"]),
+            complete_simulations=complete,
+            blocked=bool(blocked),
+            pressure=bool(pressure),
+            over=bool(over),
         )
 
     def take(self, batch: int) -> Batch:
-        deadline = time.monotonic() + self._settings.patience_s
+        line, worker = self._line, self._worker
         while True:
-            while not self._ahead:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"Shard {self._settings.shard} announced a batch and sent none within "
-                        f"{self._settings.patience_s:.0f} s."
-                    )
-                self.stock(0.1)
-            number, samples, generations = self._ahead.popleft()
-            gathered = self._gather(samples)
-            slots = samples // self._slab.spec.windows
-            intact = np.array_equal(self._slab.descriptor["generation"][slots], generations)
-            head = TAKEN.pack(self._epoch, number, batch)
-            frames = [head, samples.tobytes(), generations.tobytes()]
-            self._socket.send_multipart([b"T" if intact else b"C", *frames])
-            if intact:
-                return gathered
+            if not line.ahead:
+                self._await_batch()
+            promise = line.ahead.popleft()
+            gathered = (worker or self._gatherer).gather(promise)
+            if gathered is None:
+                line.cancel(promise)
+                continue
+            line.reports.add(promise, batch)
+            if worker is not None and line.ahead:
+                worker.prepare(line.ahead[0])
+            return gathered
 
     def skip(self, batch: int) -> None:
         """The receiver counts nothing by batches of the others."""
 
     def redraw(self) -> None:
-        if not self._ahead or not self._now("unseen"):
-            return
-        if np.any(self._first_draws(self._ahead[0][1]) != 0):
-            self._restart("redraw")
+        ahead = self._line.ahead
+        if ahead and self._now("unseen") and ahead[0].n_first < len(ahead[0].samples):
+            self._line.restart("redraw")
 
     def hold(self, held: bool) -> None:
-        self._held = held
-        self._ask("hold", held=held)
+        self._line.held = held
+        self._line.ask("hold", held=held)
 
     def drain(self) -> None:
-        self._unseen_only = True
-        self._restart("attach")
+        self._line.unseen_only = True
+        self._line.restart("attach")
+
+    def report(self) -> None:
+        self._line.settle()
 
     def snapshot(self, batch: int) -> None:
-        self._ask("snapshot", batch=batch)
+        self._line.ask("snapshot", batch=batch)
 
     def export_ledger(self, folder: Path, batch: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"ledger-{self._settings.shard}"
-        self._ask("export", path=str(path), batch=batch)
+        self._line.ask("export", path=str(path), batch=batch)
 
     def settle(self, batch: int) -> None:
-        self._ask("settle", batch=batch)
+        self._line.ask("settle", batch=batch)
 
     def restore(self, batch: int) -> None:
-        self._restart("attach")
-        self._ask("restore", batch=batch)
-        self._restart("attach")
+        self._line.restore(batch)
 
     def moments(self) -> dict[str, Moments]:
         found: dict[str, Moments] = {}
+        length = self._slab.spec.segment_steps
         slots = np.flatnonzero(self._slab.descriptor["state"] == COMMITTED)
         for at in range(0, len(slots), MOMENT_SLOTS):
             some = slots[at : at + MOMENT_SLOTS]
             held = self._slab.descriptor["n_steps"][some]
             index = torch.from_numpy(
-                np.concatenate([s * self._length + np.arange(n) for s, n in zip(some, held)])
+                np.concatenate([s * length + np.arange(n) for s, n in zip(some, held)])
             )
-            for name, flat in self._flat.items():
+            for name, flat in self._gatherer.fields.items():
                 values = Moments.of(flat.index_select(0, index), self._settings.components[name])
                 found[name] = found[name] + values if name in found else values
             t = torch.from_numpy(self._slab.t.reshape(-1)[index.numpy()])
             times = Moments.of(t[torch.isfinite(t)])
             found["t"] = found["t"] + times if "t" in found else times
         rows = torch.from_numpy(np.unique(self._slab.descriptor["row"][slots]).astype(np.int64))
-        for name, array in self._inputs.items():
+        for name, array in self._gatherer.inputs.items():
             found[name] = Moments.of(array.index_select(0, rows), self._settings.components[name])
         return found
 
     def close(self) -> None:
-        if not self._socket.closed:
-            self._socket.close()
-            self._context.term()
+        if self._worker is not None:
+            self._worker.close()
+        self._line.close()
 
     # -- inner -----------------------------------------------------------------------------------
 
-    def _gather(self, samples: npt.NDArray[Any]) -> Batch:
-        slots, starts = np.divmod(samples, self._slab.spec.windows)
-        offsets = starts[:, None] + self._offsets  # (b, k) inside the segment
-        index = torch.from_numpy((slots[:, None] * self._length + offsets).reshape(-1))
-        shape = (len(samples), self._settings.window)
-        descriptor = self._slab.descriptor
-        step = descriptor["segment"][slots].astype(np.int64)[:, None] * self._length + offsets
-        rows = torch.from_numpy(descriptor["row"][slots].astype(np.int64))
-        n_parameters = self._slab.spec.n_parameters
-        return Batch(
-            parameters=torch.from_numpy(self._slab.parameters[slots, :n_parameters]),
-            t=torch.from_numpy(self._slab.t.reshape(-1)[index.numpy()].reshape(shape)),
-            fields={
-                name: flat.index_select(0, index).reshape(*shape, *flat.shape[1:])
-                for name, flat in self._flat.items()
-            },
-            simulation=torch.from_numpy(descriptor["simulation"][slots].astype(np.int64)),
-            step=torch.from_numpy(step),
-            inputs={name: array.index_select(0, rows) for name, array in self._inputs.items()},
-        )
-
-    def _first_draws(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        drawn: npt.NDArray[Any] = self._slab.drawn.reshape(-1)[samples]
-        return drawn
-
-    def _read(self) -> None:
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._take_batch(frames)
-
-    def _take_batch(self, frames: list[bytes]) -> None:
-        if frames[0] != b"B":
-            return
-        epoch, number = BATCH.unpack(frames[1])
-        if epoch == self._epoch:
-            samples = np.frombuffer(frames[2], dtype=np.int64)
-            self._ahead.append((number, samples, np.frombuffer(frames[3], dtype=np.uint32)))
-
-    def _restart(self, what: str) -> None:
-        """A new epoch: batches under way are void, and the receiver puts their samples back."""
-        self._epoch += 1
-        self._ahead.clear()
-        self._ask(what)
+    def _await_batch(self) -> None:
+        deadline = time.monotonic() + self._settings.patience_s
+        while not self._line.ahead:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"Shard {self._settings.shard} announced a batch and sent none within "
+                    f"{self._settings.patience_s:.0f} s."
+                )
+            self.stock(0.1)
 
     def _greet(self, incarnation: int) -> None:
-        """A receiver that was started (again) knows no rank; what it had handed out is void."""
-        self._restart("attach")
+        self._line.greet()
         self._incarnation = incarnation
 
     def _now(self, book: str) -> int:
         return int(self._slab.books[BOOKS.index(book)])
-
-    def _ask(self, what: str, timeout_s: float | None = None, **body: Any) -> None:
-        """A request to the receiver, repeated until it is answered; all are idempotent."""
-        deadline = time.monotonic() + (timeout_s or self._settings.patience_s)
-        self._request += 1
-        request = {
-            "request": self._request, "what": what, "epoch": self._epoch,
-            "depth": self._settings.depth, "batch_size": self._settings.batch_size,
-            "unseen_only": self._unseen_only, "held": self._held, **body,
-        }  # fmt: skip
-        frame = json.dumps(request).encode()
-        while True:
-            self._socket.send_multipart([b"J", frame])
-            again = time.monotonic() + RETRY_S
-            while time.monotonic() < again:
-                if not self._socket.poll(int(1000 * max(0.0, again - time.monotonic()))):
-                    break
-                frames = self._socket.recv_multipart()
-                if frames[0] != b"J":
-                    self._take_batch(frames)
-                    continue
-                answer = json.loads(frames[1])
-                if answer["request"] == self._request:
-                    if "error" in answer:
-                        raise RuntimeError(f"Shard {self._settings.shard}: {answer['error']}")
-                    return
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"Shard {self._settings.shard} did not answer {what!r} within "
-                    f"{timeout_s or self._settings.patience_s:.0f} s; its receiver is gone."
-                )
 
 
 def _attach(folder: Path, patience_s: float) -> Slab:

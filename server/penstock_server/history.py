@@ -27,7 +27,9 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._validation: float | None = None
-        if not path.exists():
+        if path.exists():
+            _cut_half_a_row(path)
+        if not path.exists() or not path.stat().st_size:
             self._write(COLUMNS)
 
     def validated(self, report: Mapping[str, Any]) -> None:
@@ -55,3 +57,9 @@ class History:
     def _write(self, row: tuple[Any, ...]) -> None:
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(["" if value is None else value for value in row])
+
+
+def _cut_half_a_row(path: Path) -> None:
+    """The disk was full when the last one was written, or the machine lost its power."""
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)

@@ -15,7 +15,7 @@ import os
 import struct
 from pathlib import Path
 
-from penstock.arena import NAME, OFFER, TOKEN_BYTES
+from penstock.wire import ARENA, OFFER
 
 GONE_S = 5.0
 _PLACE = struct.Struct("<Q")
@@ -69,16 +69,16 @@ def accept(offer: bytes) -> Loan | None:
     pid, number, _, size, token = OFFER.unpack(offer)
     path = Path(f"/proc/{pid}/fd/{number}")
     with contextlib.suppress(OSError, ValueError, OverflowError):
-        if not str(path.readlink()).startswith(f"/memfd:{NAME}"):  # opening others may do things
+        if not str(path.readlink()).startswith(f"/memfd:{ARENA}"):  # opening others may do things
             return None
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             sealed = fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
-            if not sealed or os.fstat(file).st_size != size or size < TOKEN_BYTES:
+            if not sealed or os.fstat(file).st_size != size or size < len(token):
                 return None
             memory = mmap.mmap(file, size, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
             os.close(file)
-        if hmac.compare_digest(memory[:TOKEN_BYTES], token):
+        if hmac.compare_digest(memory[: len(token)], token):
             return Loan(pid, memory)
     return None

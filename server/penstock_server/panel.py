@@ -13,9 +13,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from penstock_server.attribution import split
 from penstock_server.coordinator.records import SETTLED_STATES
 from penstock_server.figures import bar, clock_time, figure, number, percent, rate, size, sparkline
 from penstock_server.recent import Recent, Status, point_of, total, training_shards
+from penstock_server.time_spent import causes
 
 SHARES = (  # of the trainer's time: key, words, sign, style
     ("compute", "computing", "█", "green"),
@@ -23,6 +25,19 @@ SHARES = (  # of the trainer's time: key, words, sign, style
     ("validate", "validating", "▓", "cyan"),
     ("other", "other", "▒", "bright_black"),
 )
+CAUSES = {  # of waiting: key, words
+    "solver": "the solvers",
+    "network": "the network",
+    "reservoir": "room in the reservoir",
+    "start": "the first samples",
+}
+AT_WORK = {  # of the workers' time: key, words
+    "computing": "computing",
+    "room": "out of credit, no room",
+    "limiter": "out of credit, training is behind",
+    "starting": "starting",
+}
+SHOWN = 0.005  # the least share of time that gets words
 
 
 def panel(status: Status, recent: Recent) -> RenderableType:
@@ -126,7 +141,20 @@ def _time_share(status: Status) -> Text:
     text.append("\n")
     for (_, words, sign, style), (value, _, _) in zip(SHARES, parts, strict=True):
         text.append(sign, style).append(f" {words} {percent(value)}  ")
-    return text
+    spent = status["trainer"].get("time_s") or {}
+    waited = split(causes(spent), status.get("told_s") or {})
+    told = shown_shares(waited, CAUSES, sum(spent.values()))
+    return text.append(f"\nwaited for {told}") if told else text
+
+
+def shown_shares(seconds: Mapping[str, float], words: Mapping[str, str], total_s: float) -> str:
+    """Shares of a time in words, the largest first; what is next to nothing is left out."""
+    found = sorted(words.keys() & seconds.keys(), key=lambda name: -seconds[name])
+    return ", ".join(
+        f"{words[name]} {percent(seconds[name] / total_s)}"
+        for name in found
+        if total_s > 0 and seconds[name] >= SHOWN * total_s
+    )
 
 
 def _loss(status: Status, recent: Recent) -> Text:
@@ -166,7 +194,9 @@ def _workers(status: Status) -> Text:
     if len(workers) > 4:
         busy = sum(worker["state"] == "busy" for worker in workers)
         text.append(f"\nand {len(workers) - 4} more; {busy} of {len(workers)} busy", "dim")
-    return text
+    spent = status.get("workers_s") or {}
+    told = shown_shares(spent, AT_WORK, sum(spent.values()))
+    return text.append(f"\n{told}", "dim") if told else text
 
 
 def line(status: Status, recent: Recent) -> str:

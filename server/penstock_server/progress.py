@@ -9,6 +9,7 @@ from penstock.control import Asker, NoAnswer
 from penstock.keys import ClientKeys
 from penstock_server.learner import Learner
 from penstock_server.saving import counts
+from penstock_server.time_spent import shares, waits
 from penstock_server.turns import Turn, Turns
 
 DONE_S = 30.0  # to be heard by the coordinator at the end
@@ -65,12 +66,16 @@ class Progress:
         total, n = self._losses
         loss = total / n if n else self._turns.mean_loss
         self._losses = (0.0, 0)
+        seconds, tally = self._turns.spent.so_far(), self._turns.tally
         return {
             **counts(self._turns),
+            "admitted": int(tally.admitted),
+            "over": tally.ranks > 0 and tally.over >= tally.ranks,  # production is
             "loss": loss,
             "learning_rate": self._learner.learning_rate,
-            "time_share": self._turns.spent.shares(),
-            "waits_s": self._turns.spent.waits(),
+            "time_share": shares(seconds),
+            "waits_s": waits(seconds),
+            "time_s": {name: round(s, 4) for name, s in seconds.items()},
             "state": state,
             "snapshot": self._turns.snapshot,
             "checkpoint": self._turns.durable,

@@ -34,6 +34,7 @@ from penstock_server.reporter import Reporter
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
 from penstock_server.slab import Slab, SlabSpec
+from penstock_server.time_spent import TimeSpent, WallClock
 
 POLL_MS = 20
 
@@ -134,15 +135,24 @@ def serve(settings: ReceiverSettings) -> None:
     guard = Guard(context, settings.server_keys, f"receiver {settings.shard}")
     intake = Intake(context, shard, settings.campaign, settings.address, guard)
     dispenser = Dispenser(context, shard, settings.feed, settings.threshold)
-    reporter = Reporter(context, shard, settings, intake, guard)
-    serve_counts(settings.metrics_port, "receiver", {"shard": settings.shard}, reporter.counts)
+    spent = TimeSpent(WallClock(), "busy")
+    reporter = Reporter(context, shard, settings, intake, guard, spent)
+    serve_counts(
+        settings.metrics_port,
+        "receiver",
+        {"shard": settings.shard},
+        reporter.counts,
+        lambda: {(name, ""): seconds for name, seconds in dict(spent.seconds).items()},
+    )
     poller = zmq.Poller()
     for socket in (intake.socket, dispenser.socket, *guard.sockets):
         poller.register(socket, zmq.POLLIN)
     incarnation = time.time_ns()
     try:
         while not reporter.stopped:
+            spent.on("idle")
             poller.poll(POLL_MS)
+            spent.on("busy")
             shard.look_at_keeper()
             guard.turn()
             intake.turn()

@@ -14,6 +14,7 @@ from penstock_server.curve import Guard
 from penstock_server.inside import Inside
 from penstock_server.intake import Intake
 from penstock_server.shard import Shard
+from penstock_server.time_spent import TimeSpent
 
 REPORT_S = 0.25
 MOST_NEWS = 1000  # of a kind in one report, which has at most 1 MiB
@@ -29,11 +30,13 @@ class Reporter:
         settings: Any,
         intake: Intake,
         guard: Guard,
+        spent: TimeSpent,
     ) -> None:
+        """spent: of the receiver's loop, "busy" or "idle"."""
         self.stopped = False
         self.over = False
         self._shard, self._settings, self._intake = shard, settings, intake
-        self._guard = guard
+        self._guard, self._spent = guard, spent
         self._inside = Inside(shard.slab, settings.parameters)
         keys = ClientKeys.given(settings.client_keys)
         self._asker = Asker(settings.coordinator, f"receiver/{settings.shard}", keys=keys)
@@ -71,6 +74,8 @@ class Reporter:
             "stored": float(len(reservoir.stored)),
             "unseen": float(reservoir.n_undrawn),
             "capacity": float(shard.spec.n_slots * shard.spec.windows),
+            "free_segments": float(max(0, reservoir.n_available - shard.credit.reserved)),
+            "held": float(shard.credit.held),
             "segments_drawn": float(ledger["drawn"]),
             "segments_settled": float(ledger["settled"]),
             "segments_admitted": float(ledger["admitted"]),
@@ -93,6 +98,7 @@ class Reporter:
             address=self._intake.address,
             pid=os.getpid(),
             counters=self.counts(),
+            seconds=self._spent.so_far(),
             delivered=[[s, *shard.delivered[s]] for s in fresh],
             refused=self._intake.refusals[:100],
             progress=[

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
 import shutil
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import IO
 
 PREFIX = "penstock-"
 HELD = "run"  # a file in the scratch folder, locked while its supervisor lives
+ROOM_BYTES = 65_536  # a disk with less than that is full: a page of the database needs 4 kB
+# What a disk answers when it cannot be written, a network file system's among them.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 class RunFolderError(RuntimeError):
@@ -99,17 +104,59 @@ class RunFolder:
         return self.scratch / f"shard-{name}"
 
     def lock(self) -> IO[str]:
-        """Held while a supervisor runs this folder; raises RunFolderError when another one does."""
-        file = (self.root / "lock").open("w")
+        """Held while a supervisor runs this folder; says who holds it.
+
+        Raises RunFolderError when another one does, or when nobody can.
+        """
+        try:
+            file = (self.root / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(self.disk_trouble(error) or f"{self.root}: {error}.") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            raise RunFolderError(
+                f"The run {self.root} is in use by another supervisor"
+                f"{f' ({holder})' if holder else ''}. Wait for it, stop it, or start a new run."
+            ) from error
         except OSError as error:
             file.close()
             raise RunFolderError(
-                f"The run {self.root} is in use by another supervisor. Wait for it, stop it, or "
-                "start a new run."
+                f"The file system of {self.root} has no locks ({error.strerror}), so that nothing "
+                "would keep two supervisors apart. Have it mounted with them (Lustre: -o flock; "
+                "NFS: without nolock), or keep runs elsewhere with --runs."
             ) from error
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without a name in it
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         return file
+
+    def disk_trouble(self, error: OSError | None = None) -> str:
+        """A sentence if the folder's disk cannot be written, else nothing.
+
+        error: what somebody met who tried; None: what the disk says of itself.
+        """
+        number = self._disk_error() if error is None else error.errno
+        if number not in DISK_ERRORS:
+            return ""
+        return (
+            f"The disk of the run folder {self.root} cannot be written: {os.strerror(number)}. "
+            "What its checkpoints hold is kept: when there is room again, go on with "
+            f"penstock run --resume {self.root}"
+        )
+
+    def _disk_error(self) -> int:
+        try:
+            disk = os.statvfs(self.root)
+        except OSError as error:
+            return error.errno or 0
+        if disk.f_flag & os.ST_RDONLY:
+            return errno.EROFS
+        return errno.ENOSPC if disk.f_bavail * disk.f_frsize < ROOM_BYTES else 0
 
     @property
     def running(self) -> bool:

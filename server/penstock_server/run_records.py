@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from penstock_server.addresses import Addresses
+from penstock_server.advice import Setup
+from penstock_server.attribution import attribute
 from penstock_server.config import Campaign
 from penstock_server.cpu_time import CpuTime
 from penstock_server.design import Point
 from penstock_server.drawn import compare_with_design
 from penstock_server.history import History
 from penstock_server.run_folder import RunFolder
+from penstock_server.steady import Steady
 from penstock_server.summary import ShardCounts, summarise
 
 CPU_S = 2.0  # between two looks at the processes' times
@@ -38,6 +43,7 @@ class RunRecords:
         self._pids: dict[str, int | None] = {}
         self._cpu = CpuTime()
         self._cpu_due_s = 0.0
+        self._steady = Steady()
         self.status: Status = {}
         self.cursors: dict[str, int] = {}  # from where the next status is to go on
 
@@ -69,8 +75,9 @@ class RunRecords:
     def processes(self, pids: Mapping[str, int | None], groups: Mapping[str, list[int]]) -> None:
         """processes.json: who runs under which process id, for people and for tests."""
         if pids != self._pids:
-            self._pids = dict(pids)
-            _write(self._run.root / "processes.json", self._pids)
+            with contextlib.suppress(OSError):  # a full disk must not keep them from being ended
+                _write(self._run.root / "processes.json", pids)
+                self._pids = dict(pids)
         if time.monotonic() >= self._cpu_due_s:
             self._cpu.look(groups)
             self._cpu_due_s = time.monotonic() + CPU_S
@@ -94,6 +101,7 @@ class RunRecords:
             if name in cursors
         }
         self._counts.update(status.get("shards") or {})
+        self._steady.take(status, self._cpu.seconds())
         self.status = status
 
     def summarise(self) -> dict[str, Any]:
@@ -121,6 +129,7 @@ class RunRecords:
             },
             cpu_s=self._cpu.seconds(),
             written_fields=allocated(run.data),
+            attribution=attribute(self.status, self._steady, setup_of(campaign)),
         )
         _write(run.summary, summary)
         drawn = (self.status.get("trainer") or {}).get("drawn_inputs")
@@ -128,6 +137,17 @@ class RunRecords:
             told = compare_with_design(self._points, campaign.steps_sent, drawn)
             _write(run.root / "drawn.json", told)
         return summary
+
+
+def setup_of(campaign: Campaign) -> Setup:
+    """What advice depends on, of the campaign and of this machine."""
+    return Setup(
+        mode=campaign.mode,
+        workers=campaign.solver.workers,
+        cores=len(os.sched_getaffinity(0)),
+        policy=campaign.reservoir.policy,
+        draws_per_sample=campaign.reservoir.draws_per_sample,
+    )
 
 
 def allocated(path: Path) -> int:

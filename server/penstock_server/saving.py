@@ -104,6 +104,7 @@ class Saver:
     def save(self, turns: Turns, turn: Turn) -> None:
         """A snapshot, a checkpoint out of it, or both, as the round says."""
         batch = turn.round.after
+        self._feed.report()
         writer = self._writer if turn.round.checkpoint else None
         if writer is not None:
             self._feed.export_ledger(writer.ledgers(batch), batch)
@@ -113,7 +114,7 @@ class Saver:
             "inputs": self._drawn.state(),
             "random": snapshot.random_states(self._learner.device),
         }
-        each = self._ranks.gather(mine)  # nobody's ledger or log is missing after this
+        each = self._ranks.gather(mine)  # nobody's draws, ledger or log are missing after this
         if each is None:
             return
         if turn.round.snapshot:

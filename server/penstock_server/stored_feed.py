@@ -172,6 +172,9 @@ class StoredFeed:
     def drain(self) -> None:
         """There is no stream that could end."""
 
+    def report(self) -> None:
+        """Which samples a batch has follows from its number."""
+
     def snapshot(self, batch: int) -> None:
         """Nothing is evicted."""
 

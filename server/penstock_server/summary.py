@@ -54,16 +54,21 @@ def summarise(
     about: Mapping[str, Any],
     cpu_s: Mapping[str, float] | None = None,
     written_fields: int = 0,
+    attribution: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json; times in seconds, samples as the trainer counts them.
 
     cpu_s: core-seconds of "solvers", "training", "server" and "all". written_fields: bytes.
+    attribution: what `attribution.attribute` makes.
     """
     trainer: Mapping[str, Any] = status.get("trainer") or {}
     validation: Mapping[str, Any] = status.get("validation") or {}
     training_s = float(trainer.get("seconds") or 0.0)
     draws, unique = int(trainer.get("draws") or 0), int(trainer.get("unique") or 0)
     admitted = counts.total("admitted_samples", held_out=False)
+    if about.get("mode") == "online" and draws:
+        # The trainer's own count is older than its last batch: a shard notes a draw after it.
+        unique = admitted - counts.total("unseen", held_out=False)
     share = trainer.get("time_share") or {}
     return {
         **about,
@@ -88,6 +93,8 @@ def summarise(
             for name in ("compute", "wait_data", "validate", "other")
         },
         "waits_s": trainer.get("waits_s") or {},
+        "attribution": dict(attribution or {}),
+        "advice": (attribution or {}).get("advice", ""),
         "loss": trainer.get("loss"),
         "validation": {
             "metric": validation.get("metric"),

@@ -78,15 +78,20 @@ def run_campaign(
     Raises CampaignFailed, RunFolderError, or SolverError; KeyboardInterrupt once all is stopped.
     """
     run = run_folder.reopen(resume) if resume else run_folder.create(runs, campaign.name)
-    with run.lock(), run.make_scratch(), _terminations():
-        supervisor = Supervisor(campaign, run, resume is not None, on_status, on_message)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run.lock())
+        stack.enter_context(run.make_scratch())
+        stack.enter_context(_terminations())
+        stack.callback(run.clear_scratch)
+        stack.callback(_keep_ledgers, run)
         try:
+            supervisor = Supervisor(campaign, run, resume is not None, on_status, on_message)
+            stack.callback(supervisor.stop)
             return supervisor.work()
-        finally:
-            supervisor.stop()
-            with contextlib.suppress(OSError):  # a full disk; the memory is given back all the same
-                keep_ledgers(run.scratch, run.ledgers)
-            run.clear_scratch()
+        except OSError as error:
+            if trouble := run.disk_trouble(error):
+                raise CampaignFailed(trouble) from error
+            raise
 
 
 class Supervisor:
@@ -372,17 +377,24 @@ class Supervisor:
                 self._take_status(self._asker.ask("status", timeout_s=3.0, **self._records.cursors))
         status = self._records.status
         if status:
-            self._records.summarise()
+            with contextlib.suppress(OSError):  # a full disk is told below
+                self._records.summarise()
         faults = status.get("faults") or []
         if not detail and faults:
             detail = str(faults[-1].get("stderr_tail") or faults[-1].get("message") or "")
-        return CampaignFailed(text, detail)
+        trouble = self._run.disk_trouble()
+        return CampaignFailed(f"{text}\n{trouble}" if trouble else text, detail)
 
     def _note(self, process: str, why: str) -> None:
         """A line in the coordinator's events, if it lives."""
         if self._asker is not None and process != "coordinator":
             with contextlib.suppress(NoAnswer):
                 self._asker.ask("fault", timeout_s=2.0, process=process, why=why)
+
+
+def _keep_ledgers(run: RunFolder) -> None:
+    with contextlib.suppress(OSError):  # a full disk; the memory is given back all the same
+        keep_ledgers(run.scratch, run.ledgers)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

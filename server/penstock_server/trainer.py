@@ -19,8 +19,11 @@ from penstock_server.progress import Progress, Report
 from penstock_server.ranks import RankLost, Ranks, is_lost
 from penstock_server.rounds import Limits
 from penstock_server.saving import Saver, SavingPlan
-from penstock_server.turns import Clock, Diverged, TimeSpent, Turns, WallClock
+from penstock_server.time_spent import Clock, TimeSpent, WallClock, activities
+from penstock_server.turns import Diverged, Turns
 from penstock_surrogates.normalisation import Normalisation, add_moments
+
+MOST_RANKS = 64  # that are told of one by one: a message has at most 100 kB
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,17 @@ def train(
         why = ""
         for turn in turns:
             if turn.kind == "start":
+                spent.on("start")
                 learner.normalisation = freeze(feed, ranks, learner)
             elif turn.kind == "save":
                 spent.on("validate" if plan.limits.validates(turn.round.after) else "snapshot")
                 saver.save(turns, turn)
             elif turn.kind == "train":
-                spent.on("compute")
                 drawn.add(turn.batch, turns.tally.admitted, turn.round.after)
                 log.add(turn.batch, turn.round.after + 1)
+                spent.on("compute")
                 turns.loss = learner.step(turn.batch, turn.round.total)
+                spent.on("other")
             why = turn.round.why
             saver.look(turns)
             progress.look(turn, saver.error)
@@ -82,6 +87,7 @@ def train(
             "why": why,
             "model": model and str(model),
             "drawn_inputs": drawn.total(states),
+            "ranks_s": told_of_ranks(ranks.gather_everywhere(spent.so_far())),
         }
         progress.post(outcome)
     except Exception as error:
@@ -106,6 +112,15 @@ def freeze(feed: Feed, ranks: Ranks, learner: Learner) -> Normalisation:
     moments = add_moments(ranks.gather_everywhere(feed.moments()))
     normalisation = Normalisation.from_moments(learner.plan.problem, moments, learner.dtype)
     return normalisation.to(learner.device)
+
+
+def told_of_ranks(ranks: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The seconds of each rank by activity; of more than MOST_RANKS one entry, their mean."""
+    found = [activities(seconds) for seconds in ranks]
+    if len(found) > MOST_RANKS:
+        names = dict.fromkeys(name for each in found for name in each)
+        found = [{n: sum(each.get(n, 0.0) for each in found) / len(found) for n in names}]
+    return [{name: round(s, 3) for name, s in each.items()} for each in found]
 
 
 def check_last_loss(turns: Turns, ranks: Ranks) -> None:

@@ -7,71 +7,20 @@ counts of the next round are on their way while the present batch is computed.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 from penstock_server.feed import Feed
 from penstock_server.ranks import Ranks
 from penstock_server.rounds import Limits, Round, State, Tally, decide
+from penstock_server.time_spent import Clock, TimeSpent, wait
+from penstock_server.wait_causes import cause_of
 from penstock_surrogates.batch import Batch
 
 PAUSE_S = (0.001, 0.05)  # the first and the longest pause of a round that waits
-GROUPS = ("compute", "wait_data", "validate", "other")
-
-
-class Clock(Protocol):
-    """Where the seconds come from."""
-
-    def now(self) -> float: ...
-    def sleep(self, seconds: float) -> None: ...
-
-
-class WallClock:
-    """The clock outside tests."""
-
-    now = staticmethod(time.monotonic)
-    sleep = staticmethod(time.sleep)
-
-
-class TimeSpent:
-    """Seconds by what they went to; every second goes to exactly one name.
-
-    Names are "compute", "validate", "wait <why>", and anything else for the rest.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since = clock.now()
-        self._name = "start"
-        self.seconds: dict[str, float] = {}
-
-    def on(self, name: str) -> None:
-        """From now on time goes to `name`."""
-        now = self._clock.now()
-        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
-        self._since, self._name = now, name
-
-    def shares(self) -> dict[str, float]:
-        """Fractions for GROUPS, with the sum 1."""
-        self.on(self._name)
-        sums = dict.fromkeys(GROUPS, 0.0)
-        for name, seconds in self.seconds.items():
-            group = "wait_data" if name.startswith("wait ") else name
-            sums[group if group in sums else "other"] += seconds
-        total = sum(sums.values()) or 1.0
-        return {group: seconds / total for group, seconds in sums.items()}
-
-    def waits(self) -> dict[str, float]:
-        """Seconds waited, by reason."""
-        return {
-            name.removeprefix("wait "): seconds
-            for name, seconds in self.seconds.items()
-            if name.startswith("wait ")
-        }
 
 
 class Diverged(RuntimeError):
@@ -150,9 +99,11 @@ class Turns:
             before = self.state
             self.state, chosen = decide(before, self.tally, self._limits)
             self._tell_feed(chosen)
-            self.spent.on(f"wait {chosen.why}" if chosen.action == "wait" else "other")
+            activity = self._activity(before, chosen)
+            self.spent.on(activity)
             if chosen.snapshot or chosen.checkpoint:
                 yield Turn("save", chosen, replace(before, snapshot_at=chosen.after))
+                self.spent.on(activity)
             if chosen.action == "finish":
                 yield Turn("finish", chosen, self.state)
                 return
@@ -176,8 +127,18 @@ class Turns:
             return None
         self.spent.on("gather")
         batch = self._feed.take(chosen.after + 1)
+        self.spent.on("other")
         self.drawn += len(batch)
         return batch
+
+    def _activity(self, before: State, chosen: Round) -> str:
+        """What the time of a round goes to, as far as it is spent here."""
+        if chosen.action != "wait":
+            return "other"
+        cause = cause_of(
+            chosen.why, self.tally, self._limits, started=before.started, rounds=self._pauses
+        )
+        return wait(chosen.why, cause)
 
     def _pause(self, chosen: Round) -> None:
         """A waiting round takes longer and longer, up to PAUSE_S[1]."""
@@ -198,7 +159,7 @@ class Turns:
     def _contribute(self) -> None:
         stock = self._feed.stock(0.0)
         tally = Tally.of(stock, self._limits.batch_size, self.drawn)
-        tally = replace(tally, loss=float(self.loss))
+        tally = replace(tally, loss=self._known_loss())
         if self._ranks.rank == 0:
             tally = replace(
                 tally,
@@ -211,6 +172,15 @@ class Turns:
             )
         self._mine, self._contributed = tally, self._samples
         self._ranks.begin(tally)
+
+    def _known_loss(self) -> float:
+        """A GPU may still be at the batch of this loss: the time until it is done is computing."""
+        if isinstance(self.loss, torch.Tensor):
+            name = self.spent.name
+            self.spent.on("compute")
+            self.loss = float(self.loss)
+            self.spent.on(name)
+        return self.loss
 
     def _check_loss(self) -> None:
         if not math.isfinite(self.tally.loss):

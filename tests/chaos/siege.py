@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from faults import KINDS, NETWORKED, Injury, alive
@@ -19,6 +19,7 @@ from whole import Run, worker_pids
 PAIRED = 0.25  # share of strikes that are two faults at once
 RECOVERY_S = 120.0  # more than that is not survived
 GAP_S = (0.5, 3.0)
+START_S = 240.0  # Ray takes its time on a busy machine
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,8 @@ class Recovery:
     seconds: float
 
 
-def plan(n: int, rng: random.Random, network: bool = True) -> list[tuple[str, ...]]:
+def plan(n: int, rng: random.Random, kinds: Sequence[str] = tuple(KINDS)) -> list[tuple[str, ...]]:
     """n faults in strikes of one or two, every kind about equally often."""
-    kinds = [kind for kind in KINDS if network or kind not in NETWORKED]
     queue: list[str] = []
     while len(queue) < n:
         queue += rng.sample(kinds, len(kinds))
@@ -50,19 +50,26 @@ def plan(n: int, rng: random.Random, network: bool = True) -> list[tuple[str, ..
 
 
 class Siege:
-    """Strikes one run after the other, from one seed."""
+    """Strikes one run after the other, from one seed; gap_s: from a recovery to the next strike."""
 
-    def __init__(self, run: Run, rng: random.Random, network: Network) -> None:
+    def __init__(
+        self,
+        run: Run,
+        rng: random.Random,
+        network: Network,
+        gap_s: tuple[float, float] = GAP_S,
+    ) -> None:
         self._run, self._rng, self._network = run, rng, network
+        self._gap_s = gap_s
         self._workers = 0  # solver processes of the undisturbed run
         self.recoveries: list[Recovery] = []
 
-    def lay(self, strikes: Sequence[tuple[str, ...]]) -> None:
+    def lay(self, strikes: Iterable[tuple[str, ...]]) -> None:
         """All of them; raises AssertionError when the run does not recover from one."""
-        self._run.wait_for(lambda: self._run.batches() > 10, timeout_s=120)
+        self._run.wait_for(lambda: self._run.batches() > 10, START_S)
         self._workers = len(worker_pids(self._run))
         for kinds in strikes:
-            time.sleep(self._rng.uniform(*GAP_S))
+            time.sleep(self._rng.uniform(*self._gap_s))
             assert self._run.process.poll() is None, "The run ended before its last fault."
             self.recoveries.append(self._strike(kinds))
 

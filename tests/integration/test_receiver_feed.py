@@ -92,12 +92,12 @@ def test_a_rank_that_waits_finds_the_new_receiver_and_lets_old_promises_go(stand
     seen = [pair for _ in range(5) for pair in stand.take()]
     stand.noted(20)
     stand.receiver.kill()
-    epoch = stand.feed._epoch
+    epoch = stand.feed._line._epoch
     stand.receiver.start()
 
     def greeted() -> bool:
         stand.feed.stock(0.01)
-        return stand.feed._epoch != epoch
+        return stand.feed._line._epoch != epoch
 
     wait_for(greeted, what="the greeting of the new receiver")
     while len(seen) < len(EVERYTHING):

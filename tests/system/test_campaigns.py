@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from whole import Run, Started, check_admissions, children_of, worker_pids, write_campaign
+
+from penstock_server.draw_log import draw_log_path, read_draws
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -39,7 +44,26 @@ def test_a_campaign_runs_to_its_end_and_says_what_it_did(tmp_path: Path, start: 
     check_admissions(run.folder, simulations=33, steps=20)
     for name in ("campaign.toml", "history.csv", "model/model.safetensors", "picture.png"):
         assert (run.folder / name).exists(), name
+    check_seconds(run)
     assert not leftovers(run)
+
+
+def check_seconds(run: Run) -> None:
+    """Activities, causes and reasons are the same seconds, cut differently."""
+    summary = run.summary
+    found, (rank,) = summary["attribution"], summary["attribution"]["ranks_s"]
+    with (run.folder / "history.csv").open(newline="") as file:
+        trained_s = float(list(csv.DictReader(file))[-1]["seconds"])
+    # The clock of the history begins within "start", when the network has been built.
+    assert sum(rank.values()) - rank["start"] < trained_s + 0.1
+    assert sum(rank.values()) > trained_s - 0.1
+    assert sum(found["waits_s"].values()) == pytest.approx(rank.get("wait", 0.0), abs=0.1)
+    assert sum(summary["waits_s"].values()) == pytest.approx(rank.get("wait", 0.0), abs=0.1)
+    assert 0 < sum(found["workers_s"].values()) <= summary["workers"] * summary["seconds"]
+    assert found["side_by_side"]["seconds"] <= trained_s
+    assert set(found["receivers_s"]) == {"0", "held-out"}
+    assert summary["advice"] == found["advice"] != ""
+    assert summary["advice"] in " ".join(re.sub("[│\n]", " ", run.output).split())
 
 
 def test_a_worker_and_a_rank_killed_once_each_lose_nothing(tmp_path: Path, start: Started) -> None:
@@ -84,6 +108,35 @@ def test_every_process_serves_metrics(tmp_path: Path, start: Started) -> None:
     assert "penstock_coordinator_simulations_completed" in served["coordinator"]
     assert 'penstock_receiver_unseen{shard="1"}' in served["receiver-1"]
     assert 'penstock_rank_batches{rank="1"}' in served["rank-1"]
+    assert 'penstock_worker_seconds_total{activity="computing"' in served["coordinator"]
+    assert 'penstock_receiver_seconds_total{activity="idle"' in served["receiver-0"]
+    assert_every_second_is_counted(run, "rank-1")
+
+
+def assert_every_second_is_counted(run: Run, process: str) -> None:
+    """The counters of a rank go on as the clock on the wall."""
+    began_s, began = newly_reported(run, process)
+    time_s, total = began_s, began
+    while time_s < began_s + 3.0:
+        time_s, total = newly_reported(run, process)
+    assert total - began == pytest.approx(time_s - began_s, rel=0.05)
+
+
+def newly_reported(run: Run, process: str) -> tuple[float, float]:
+    """When the seconds of a process next change, and what they come to."""
+    targets = json.loads((run.folder / "metrics.json").read_text())
+    (address,) = (t["targets"][0] for t in targets if t["labels"]["process"] == process)
+    sums: list[float] = []
+
+    def changed() -> bool:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as page:
+            text = page.read().decode()
+        samples = re.findall(r"^penstock_rank_seconds_total\{.*\} (\S+)$", text, re.MULTILINE)
+        sums.append(sum(map(float, samples)))
+        return len(sums) > 1 and sums[-1] != sums[-2]
+
+    run.wait_for(changed)
+    return time.monotonic(), sums[-1]
 
 
 def test_two_ranks_share_the_stream(tmp_path: Path, start: Started) -> None:
@@ -181,9 +234,11 @@ def test_a_stop_at_a_number_of_batches_names_what_was_not_trained_on(
     assert run.finish() == 0, run.output
     summary = run.summary
     assert summary["batches"] == 20
-    assert summary["samples"]["untrained_by_budget"] == (
-        summary["samples"]["admitted"] - summary["samples"]["trained_unique"]
-    )
+    draws = read_draws(draw_log_path(run.folder, 0))
+    unique = len(set(zip(draws["simulation"].tolist(), draws["step"].tolist())))
+    assert (summary["samples"]["trained_total"], summary["batches"]) == (len(draws), 20)
+    assert summary["samples"]["trained_unique"] == unique
+    assert summary["samples"]["untrained_by_budget"] == summary["samples"]["admitted"] - unique
 
 
 def test_a_run_whose_supervisor_was_killed_is_resumed_from_its_checkpoint(

@@ -90,6 +90,8 @@ def _hear_ctrl_c() -> None:
 class Run:
     """A `penstock run` under way; `prefix` is what its command is started with."""
 
+    solver = "penstock_solvers.stamp"  # the module that its workers run
+
     def __init__(self, campaign: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.runs = campaign.parent / "runs"
         self._log = campaign.parent / "output.txt"
@@ -213,7 +215,7 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
-def worker_pids(run: Run, name: str = "penstock_solvers.stamp") -> list[int]:
+def worker_pids(run: Run) -> list[int]:
     """The solver processes of a run (mpirun excluded)."""
     found = []
     for pid in children_of(run.process.pid):
@@ -222,6 +224,6 @@ def worker_pids(run: Run, name: str = "penstock_solvers.stamp") -> list[int]:
         except OSError:
             continue
         is_agent = b"penstock.agent" in words
-        if name.encode() in words and not is_agent and b"mpirun" not in words[0]:
+        if run.solver.encode() in words and not is_agent and b"mpirun" not in words[0]:
             found.append(pid)
     return sorted(found)

@@ -55,6 +55,26 @@ def test_a_broken_choice_of_interpreter_is_told() -> None:
     assert choose(broken, lambda _: OPEN_MPI, lambda: True).why.startswith("PENSTOCK_SOLVER")
 
 
+def test_a_run_ends_with_what_it_waited_for_and_with_advice() -> None:
+    found = {
+        "ranks_s": [{"compute": 70.0, "wait": 30.0}],
+        "waits_s": {"start": 17.7, "solver": 12.0, "network": 0.3},
+    }
+    advice = "Training waited 12 % of the time, because 4 workers produce 70 % of what it can use."
+    shown = shown_end({**SUMMARY, "attribution": found, "advice": advice})
+    assert "the first samples 18 %, the solvers 12 %\n" in shown
+    assert " ".join(advice.split()) in " ".join(shown.split())
+    without = shown_end(SUMMARY)
+    assert "waited for" not in without
+    assert "advice" not in without
+
+
+def shown_end(summary: dict[str, Any]) -> str:
+    file = io.StringIO()
+    Console(file=file, width=160).print(demo.closing(summary))
+    return "\n".join(line.rstrip(" │") for line in file.getvalue().splitlines()) + "\n"
+
+
 def with_errors(**figures: Any) -> dict[str, Any]:
     return {**SUMMARY, "validation": {**SUMMARY["validation"], **figures}}
 

@@ -24,6 +24,8 @@ def test_a_process_tree_counts_for_its_group_and_what_ended_stays_counted() -> N
         while cpu.seconds()["solvers"] < 0.3 and time.monotonic() < deadline:
             cpu.look({"solvers": [child.pid]})
             time.sleep(0.05)  # the process table has no event to wait for
+        cpu.look({})  # it is given up, and has not ended yet
+        assert cpu.seconds()["solvers"] >= 0.3
     finally:
         child.communicate(b"\n", timeout=30)
     cpu.look({})

@@ -79,6 +79,19 @@ def test_the_panel_shows_all_that_matters_of_a_running_campaign() -> None:
     assert "w1 simulation 1, 34 steps, waits for room" in text
 
 
+def test_the_panel_says_what_is_waited_for_on_both_sides() -> None:
+    desk = campaign()
+    spent = {"compute": 70.0, "wait limiter by solver": 12.0, "wait threshold by start": 17.8}
+    progress(desk, time_s={**spent, "wait empty by network": 0.2})
+    desk.wait(4.0, "a1", reporting=False)
+    status = desk.status()
+    text = shown(panel(status, remembered(status)))
+    assert "waited for the first samples 18 %, the solvers 12 %" in text
+    assert "the network" not in text
+    assert status["workers_s"]["room"] > 0
+    assert "out of credit, no room" in text
+
+
 def test_the_panel_can_be_drawn_before_anything_has_happened() -> None:
     status = Desk().status()
     text = shown(panel(status, remembered(status)))

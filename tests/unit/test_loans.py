@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.arena import NAME, OFFER, Arena
+from penstock.arena import Arena
 from penstock.buffers import Buffers
+from penstock.wire import ARENA, OFFER
 from penstock_server import loans
 from penstock_server.loans import LoanError, LoanOver, accept
 
@@ -110,8 +111,8 @@ def test_another_token_or_size_is_not_taken() -> None:
 def test_a_file_or_unsealed_memory_is_not_taken(tmp_path: Path) -> None:
     """It could shrink while it is read, which ends the reader with a bus error."""
     token = bytes(range(32))
-    unsealed = os.memfd_create(NAME, os.MFD_ALLOW_SEALING)
-    path = tmp_path / f"memfd:{NAME}"
+    unsealed = os.memfd_create(ARENA, os.MFD_ALLOW_SEALING)
+    path = tmp_path / f"memfd:{ARENA}"
     path.write_bytes(b"")
     plain = os.open(path, os.O_RDWR)
     for number in (unsealed, plain):

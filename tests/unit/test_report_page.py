@@ -12,13 +12,14 @@ import pytest
 from report_run import OPPONENTS, finished_run, write
 
 from penstock_server.report import read_run, write_report
-from penstock_server.report.cost_sections import phases, speed_sentence
+from penstock_server.report.cost_sections import speed_sentence
 from penstock_server.report.error_sections import staircase, validation_pairs
 from penstock_server.report.errors import judged
 from penstock_server.report.example_section import shown
 from penstock_server.report.numbers import measured, times
 from penstock_server.report.opening import verdict
 from penstock_server.report.simulation_sections import point_clouds
+from penstock_server.report.time_section import fit, phases, rank_shares
 
 SECTIONS = [
     "Errors",
@@ -246,6 +247,60 @@ def test_phases_are_the_times_between_their_marks(run: Path) -> None:
         "training": 4.0,
         "ending": 2.0,
     }
+
+
+ATTRIBUTION = {
+    "ranks_s": [
+        {"compute": 60.0, "gather": 5.0, "wait": 20.0, "start": 10.0, "snapshot": 5.0},
+        {"compute": 40.0, "gather": 5.0, "wait": 20.0, "agree": 20.0, "start": 10.0, "other": 5.0},
+    ],
+    "waits_s": {"solver": 12.0, "network": 0.0, "start": 4.0, "reservoir": 4.0},
+    "workers_s": {"computing": 300.0, "room": 60.0, "starting": 20.0, "idle": 20.0},
+    "receivers_s": {"0": {"busy": 12.0, "idle": 88.0}},
+    "side_by_side": {
+        "seconds": 80.0, "waits_s": {"solver": 9.6}, "draws": 8000, "admitted": 7000,
+        "produced": 0.7,
+    },
+}  # fmt: skip
+ADVICE = "Training waited 12 % of the time, because 4 workers produce 70 % of what it can use."
+
+
+def test_the_time_of_ranks_workers_and_receivers_is_shown_with_the_advice(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    write(run / "summary.json", {**summary, "attribution": ATTRIBUTION, "advice": ADVICE})
+    text = Page(write_report([run]).read_text()).text
+    assert ADVICE in text
+    assert "rank 0: computing 60 %, gathering batches 5 %, waiting for the solvers 12 %" in text
+    assert "rank 1: computing 40 %" in text
+    assert "waiting for the other ranks 20 %" in text
+    assert "waiting for the network" not in text
+    assert "Time of all workers together: computing 75 %, out of credit: no room" in text
+    assert "What training waited for" in text
+    assert "Receivers" in text
+    assert "training waited 12 % of it. Production was 70 % of what training could have" in text
+
+
+def test_the_shares_of_a_rank_are_all_of_its_time() -> None:
+    for rank in ATTRIBUTION["ranks_s"]:
+        shares = rank_shares(rank, ATTRIBUTION["waits_s"])
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares["waiting for the solvers"] == pytest.approx(0.12)
+    assert set(rank_shares({}, {}).values()) == {0.0}
+    untold = rank_shares({"compute": 3.0, "wait": 1.0}, {})
+    assert (untold["computing"], untold["everything else"]) == (0.75, 0.25)
+
+
+def test_many_ranks_are_shown_by_their_mean(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    ranks = [{"compute": float(i), "gather": 10.0 - i} for i in range(10)]
+    write(run / "summary.json", {**summary, "attribution": {"ranks_s": ranks}})
+    text = Page(write_report([run]).read_text()).text
+    assert "Time of the training processes: computing 45 %, gathering batches 55 %" in text
+
+
+def test_what_production_was_is_left_out_where_training_takes_all_there_is() -> None:
+    said = fit({"admitted": 70, "draws": 800, "waits_s": {}, "produced": None}, 40.0)
+    assert said.endswith("training waited 0 % of it.")
 
 
 def test_a_distribution_begins_at_nothing_and_ends_at_all() -> None:

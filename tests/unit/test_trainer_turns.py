@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 import zmq
 from trainer_scripted import ScriptedFeed, TickingClock, make_batches
 
@@ -16,7 +17,8 @@ from penstock_server.feed import Stock
 from penstock_server.progress import CoordinatorReport
 from penstock_server.ranks import RankLost, Ranks, is_lost
 from penstock_server.rounds import Limits, State
-from penstock_server.turns import TimeSpent, Turn, Turns
+from penstock_server.time_spent import TimeSpent
+from penstock_server.turns import Turn, Turns
 from penstock_surrogates.batch import Batch
 
 LIMITS = Limits(ranks=1, batch_size=4, threshold=1, band=8, draws_per_sample=1.25)
@@ -94,17 +96,35 @@ def test_what_is_safe_is_told_once() -> None:
     assert loop.feed.calls == [("snapshot", 10), ("settle", 7)]
 
 
-def test_shares_of_time_add_up_and_waits_are_named() -> None:
-    clock = TickingClock(tick_s=0.0)
-    spent = TimeSpent(clock)
-    for name, seconds in (("compute", 6.0), ("wait limiter", 2.0), ("gather", 1.0)):
-        spent.on(name)
-        clock.sleep(seconds)
-    spent.on("wait empty")
-    clock.sleep(1.0)
-    shares = spent.shares()
-    assert shares == pytest.approx({"compute": 0.6, "wait_data": 0.3, "validate": 0, "other": 0.1})
-    assert spent.waits() == {"limiter": 2.0, "empty": 1.0}
+def test_waiting_is_named_with_its_reason_and_its_cause() -> None:
+    loop = Loop(ToldFeed(replace(FULL, ready=0, unseen=0)))
+    for _ in range(4):
+        loop.until("wait")
+    waited = [name for name in loop.turns.spent.seconds if name.startswith("wait ")]
+    assert waited == ["wait empty by solver"]
+    loop.feed.stocks = [replace(FULL, ready=0, blocked=True)]
+    for _ in range(3):
+        loop.until("wait")
+    assert loop.turns.spent.seconds["wait empty by reservoir"] > 0
+
+
+def test_what_a_snapshot_leaves_of_a_waiting_round_is_waiting() -> None:
+    loop = Loop(ToldFeed(replace(FULL, ready=0, blocked=True)))
+    loop.turns.resume(State(started=True, batches=11, snapshot_at=10), 5.0)
+    assert loop.until("save").round.why == "empty"
+    loop.turns.spent.on("snapshot")
+    loop.until("wait")
+    assert loop.turns.spent.name == "wait empty by reservoir"
+
+
+def test_the_time_until_a_loss_is_known_is_computing() -> None:
+    loop = Loop(ToldFeed(FULL))
+    loop.until("train")
+    before = loop.turns.spent.seconds.get("compute", 0.0)
+    loop.turns.loss = torch.tensor(2.0)
+    loop.until("train")
+    assert loop.turns.loss == 2.0
+    assert loop.turns.spent.seconds["compute"] > before
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_lost_rank() -> None:

@@ -101,6 +101,9 @@ class ScriptedFeed:
     def moments(self) -> dict[str, Moments]:
         return moments_of(self.batches)
 
+    def report(self) -> None:
+        pass
+
     def snapshot(self, batch: int) -> None:
         self.calls.append(("snapshot", batch))
 

@@ -37,11 +37,9 @@ class Books:
 
 def read_books(path: Path) -> Books:
     """Raises sqlite3.Error, or ValueError, when it is damaged or of another version."""
-    # Without a write-ahead log the file is all there is; opened as immutable it can be read where
-    # nothing can be written.
-    has_log = path.with_name(f"{path.name}-wal").exists()
-    uri = f"{path.resolve().as_uri()}?{'mode=ro' if has_log else 'immutable=1'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=5.0)
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?{_access(path)}", uri=True, timeout=5.0
+    )
     try:
         simulations = tuple(
             Simulation(i, role, state, steps, reason, tuple(json.loads(inputs).values()), before)
@@ -63,6 +61,15 @@ def read_books(path: Path) -> Books:
         _training(last, resumed, str(state), bool(ordered)),
         resumed is not None,
     )
+
+
+def _access(path: Path) -> str:
+    """How it is opened. Without a log or journal beside it, the file is all there is: opened as
+    immutable it can be read where nothing can be written."""
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists() and journal.stat().st_size:
+        return "mode=rw"  # of a coordinator that was killed: SQLite takes half an event back
+    return "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
 
 
 def _training(

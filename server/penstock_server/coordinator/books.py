@@ -27,6 +27,7 @@ from penstock_server.coordinator.records import (
     Worker,
 )
 from penstock_server.coordinator.settings import Settings
+from penstock_server.coordinator.worker_time import WorkerTime, activity
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Books:
         self.present: dict[str, Worker] = {}  # those of them that are not gone
         self.agents: dict[str, Agent] = {}
         self.shards = {shard: Shard(shard) for shard in settings.shards}
+        self.worker_time = WorkerTime(now)  # of this process's life
         if saved is None:
             self._begin()
         else:
@@ -151,6 +153,16 @@ class Books:
         self.workers[worker.worker] = self.present[worker.worker] = worker
         self.changes.add(worker)
         return worker
+
+    def look_at_workers(self) -> None:
+        """Let the time since the last look go to what each worker is at."""
+        self.worker_time.look(
+            self.now,
+            [
+                activity(worker, self.production.open.get(worker.lease), self.shards)
+                for worker in self.present.values()
+            ],
+        )
 
     def event(self, what: str) -> None:
         self.journal.note(EVENTS, {"what": what})

@@ -11,7 +11,7 @@ from penstock_server.coordinator.records import Changes, Entry
 from penstock_server.coordinator.requests import NotAccepted
 
 FAULTS, EVENTS, PROGRESS, VALIDATED = STREAMS = ("faults", "events", "progress", "validated")
-KEPT = 10_000  # entries of a stream in memory; the database has all
+KEPT = 1_000  # entries of a stream in memory, 4 kB each; the database has all
 PAGE_BYTES = 100_000  # of one stream in one answer, so that it stays below 1 MiB
 NEWEST = 20  # entries of a stream for one who does not say from where
 

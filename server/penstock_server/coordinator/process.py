@@ -43,7 +43,7 @@ class Coordinator:
         self._poller = zmq.Poller()
         for socket in (self._router, *self._guard.sockets):
             self._poller.register(socket, zmq.POLLIN)
-        self._counters = self._count()
+        self._counters, self._seconds = self._count(), self._state.seconds()
         self._signalled = ""
         self._leave_at: float | None = None
         self._closed = False
@@ -51,6 +51,10 @@ class Coordinator:
     def counters(self) -> dict[str, float]:
         """Name -> value as of the last tick, for the metrics; from any thread."""
         return self._counters
+
+    def seconds(self) -> dict[tuple[str, str], float]:
+        """The workers' as of the last tick, by activity; as `counters`."""
+        return self._seconds
 
     def run(self) -> None:
         """The loop. Returns when all have left after a stop."""
@@ -65,7 +69,7 @@ class Coordinator:
             if self._clock() >= next_tick:
                 next_tick = self._clock() + TICK_S
                 self._apply(Tick())
-                self._counters = self._count()
+                self._counters, self._seconds = self._count(), self._state.seconds()
                 self._look_around(parent)
             overdue = self._leave_at is not None and self._clock() >= self._leave_at
             if done_at is None and (self._state.finished or overdue):
@@ -138,7 +142,14 @@ class Coordinator:
 def serve(settings: Settings) -> None:
     """Run a coordinator in this process; what `python -m penstock_server.coordinator` does."""
     coordinator = Coordinator(settings)
-    serve_counts(settings.metrics_port, "coordinator", {}, coordinator.counters)
+    serve_counts(
+        settings.metrics_port,
+        "coordinator",
+        {},
+        coordinator.counters,
+        coordinator.seconds,
+        whose="worker",
+    )
 
     def leave(number: int, _frame: FrameType | None) -> None:
         coordinator.leave(f"the coordinator received {signal.Signals(number).name}.")

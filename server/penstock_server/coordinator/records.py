@@ -119,6 +119,7 @@ class Shard:
     heard_at: float | None = field(default=None, metadata=FLEETING)
     pid: int = field(default=0, metadata=FLEETING)
     counters: dict[str, Any] = field(default_factory=dict, metadata=FLEETING)
+    seconds: dict[str, float] = field(default_factory=dict, metadata=FLEETING)  # busy, idle
     blocked: bool = field(default=False, metadata=FLEETING)
     told_stop: bool = field(default=False, metadata=FLEETING)
 

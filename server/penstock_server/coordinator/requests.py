@@ -38,13 +38,18 @@ class Hello(_Request):
 
 
 class Previous(_Request):
-    """How the worker's last simulation ended; refused: by a shard, which says why itself."""
+    """How the worker's last simulation ended; refused: by a shard, which says why itself.
+
+    time_s: of its first part, if the client tells: "seconds" from the assignment to the end, and of
+    these "credit" and "window", waited in `send` for the shard's credit and for its own window.
+    """
 
     simulation: int
     lease: int
     outcome: Literal["ended", "failed", "refused"]
     steps: Count = 0
     reason: str = ""
+    time_s: dict[str, float] = {}
 
 
 class Next(_Request):
@@ -104,6 +109,7 @@ class Report(_OpenRequest):
     epoch: Count = 0
     pid: int = 0
     counters: dict[str, Any] = {}
+    seconds: dict[str, float] = {}  # of its loop since it was started, by what they went to
     delivered: list[tuple[int, int, Count]] = []  # simulation, lease, segments of this shard
     refused: list[Refusal] = []
     progress: list[Progressed] = []

@@ -153,7 +153,9 @@ class Staff:
         books = self._books
         if previous is None or previous.lease != lease.lease:
             books.fail_lease(lease, "The worker went on without saying how the simulation ended.")
-        elif previous.outcome == "ended":
+            return
+        books.worker_time.hear(previous.time_s)
+        if previous.outcome == "ended":
             books.production.end(lease, previous.steps, books.now)
         elif previous.outcome == "failed":
             books.fail_lease(lease, f"The solver says that it failed: {previous.reason}")

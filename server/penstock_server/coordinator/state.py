@@ -83,6 +83,10 @@ class State:
         """For the metrics."""
         return counters(self._books)
 
+    def seconds(self) -> dict[tuple[str, str], float]:
+        """Of all workers together, for the metrics: (activity, cause) -> seconds."""
+        return {(name, ""): s for name, s in self._books.worker_time.seconds.items()}
+
     @property
     def finished(self) -> bool:
         """Whether the supervisor said stop, and agents and receivers know and have left."""
@@ -145,7 +149,8 @@ class State:
             shard.address, shard.epoch = report.address, max(report.epoch, moved)
             books.changes.add(shard)
         shard.heard_at, shard.pid = books.now, report.pid
-        shard.counters, shard.blocked = report.counters, report.blocked
+        shard.counters, shard.seconds = report.counters, report.seconds
+        shard.blocked = report.blocked
         for number, _lease, segments in report.delivered:
             simulation = books.production.simulations.get(number)
             if simulation is not None:
@@ -268,6 +273,7 @@ class State:
 
     def _tick(self) -> Reply:
         books = self._books
+        books.look_at_workers()
         self._staff.check_deadlines()
         limit_s = books.rules.seconds
         if limit_s is not None and books.journal.seconds > limit_s:

@@ -58,10 +58,13 @@ def status(books: Books, request: Status) -> dict[str, Any]:
                 "blocked": shard.blocked,
                 "silent_s": None if shard.heard_at is None else books.now - shard.heard_at,
                 "counters": shard.counters,
+                "seconds": shard.seconds,
             }
             for shard in books.shards.values()
         },
         "workers": _workers(books),
+        "workers_s": dict(books.worker_time.seconds),
+        "told_s": dict(books.worker_time.told),
         "agents": [
             {
                 "agent": agent.agent,

@@ -1,7 +1,7 @@
 """The coordinator's SQLite database: simulations, leases and all else that it remembers.
 
-One transaction for each event. The file belongs on a local disk: WAL is not for NFS or Lustre;
-copy it elsewhere with `backup`.
+One transaction for each event. On a local disk it has a write-ahead log; on NFS, Lustre and their
+like, where that is not safe, a rollback journal, which costs a few round trips for each event.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from penstock_server.coordinator.records import (
     Standing,
     Worker,
 )
+from penstock_server.file_system import on_network
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 _TYPES = {"int": "INTEGER", "float": "REAL", "str": "TEXT", "bool": "INTEGER"}
@@ -34,9 +35,11 @@ _TYPES = {"int": "INTEGER", "float": "REAL", "str": "TEXT", "bool": "INTEGER"}
 class Store:
     """Opens or creates the database at `path`. Raises sqlite3.Error when it cannot."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, network: bool | None = None) -> None:
+        """network: whether the file system is one; None: look."""
+        network = on_network(Path(path)) if network is None else network
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if network else 'WAL'}")
         self._connection.execute("PRAGMA synchronous=NORMAL")  # survives kill -9 of this process
         self._upserts = {}
         for record in RECORDS:

@@ -67,7 +67,8 @@ class RankProcess:
         if self.rank == 0 and job["coordinator"]:
             tell = CoordinatorReport(job["coordinator"], job["patience_s"], job["keys"])
         newest = Newest()
-        serve_counts(job["metrics_port"], "rank", {"rank": str(self.rank)}, newest.counts)
+        labels = {"rank": str(self.rank)}
+        serve_counts(job["metrics_port"], "rank", labels, newest.counts, newest.seconds)
 
         def report(body: dict[str, Any]) -> dict[str, Any] | None:
             newest.take(body)

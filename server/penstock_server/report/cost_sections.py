@@ -1,4 +1,4 @@
-"""What the run cost: time, cores, bytes, and the solver as an opponent; for `writing`."""
+"""What the run cost: bytes, and the solver as an opponent; for `writing`."""
 
 from __future__ import annotations
 
@@ -7,98 +7,10 @@ from typing import Any
 
 from penstock_server import figures
 from penstock_server.figures import duration
-from penstock_server.pictures.report_bars import Bar, draw_bars
-from penstock_server.report.blocks import Block, Missing, Picture, Section, Table, Text
+from penstock_server.report.blocks import Missing, Section, Table, Text
 from penstock_server.report.files import at, entries, number, table
 from penstock_server.report.numbers import measured, times
 from penstock_server.report.reading import Run
-
-# The phases end at these marks of summary.json.
-PHASES = {
-    "started": "starting up",
-    "first_batch": "until the first batch",
-    "produced": "production",
-    "trained": "training",
-    "validated": "last validation",
-    "ended": "ending",
-}
-SHARES = {
-    "compute": "computing",
-    "wait_data": "waiting for data",
-    "validate": "snapshots and validation",
-    "other": "everything else",
-}
-WAITS = {
-    "empty": "nothing new was there to draw",
-    "limiter": "every sample was drawn as often as allowed",
-    "threshold": "the reservoir held too few samples",
-    "normalisation": "the constants of the normalisation were not known yet",
-    "starved rank": "another rank had nothing to draw",
-}
-CORES = {"solvers": "solvers", "training": "training", "server": "everything else"}
-
-
-def phases(run: Run) -> dict[str, float]:
-    """Seconds of each phase, in the order in which they ended."""
-    marks = table(run.summary, "seconds_by_phase")
-    ends = [(number(marks, name), name) for name in marks]
-    found, before = {}, 0.0
-    for end, name in sorted((end, name) for end, name in ends if end is not None):
-        found[PHASES.get(name, name)] = end - before
-        before = end
-    return found
-
-
-def time_shares(run: Run) -> dict[str, float]:
-    """Of the training process: shares of one."""
-    shares = table(run.summary, "time_share")
-    return {SHARES.get(name, name): number(shares, name) or 0.0 for name in shares}
-
-
-def time_section(run: Run) -> Section:
-    """Where wall time, training time and core-seconds went."""
-    blocks: list[Block] = []
-    seconds = number(run.summary, "seconds")
-    wall = phases(run)
-    if wall:
-        parts = ", ".join(f"{name} {duration(s)}" for name, s in wall.items())
-        whole = f", {duration(seconds)} in all" if seconds is not None else ""
-        text = f"Wall time by phase{whole}: {parts}."
-        blocks.append(Picture(draw_bars([Bar("the run", wall)], "s"), text, text))
-    shares = time_shares(run)
-    if any(shares.values()):
-        parts = ", ".join(f"{name} {figures.percent(s)}" for name, s in shares.items())
-        text = f"Time of the training process: {parts}."
-        blocks.append(Picture(draw_bars([Bar("training", shares)], "%"), text, text))
-    waits = table(run.summary, "waits_s")
-    if waits:
-        longest = sorted(waits, key=lambda name: -(number(waits, name) or 0.0))
-        rows = [(WAITS.get(name, name), duration(number(waits, name) or 0.0)) for name in longest]
-        blocks.append(Table("Why training waited", ("reason", "time"), rows))
-    else:
-        blocks.append(Text("Training waited for nothing."))
-    cores = table(run.summary, "cpu_s")
-    if cores:
-        names = [*CORES, *(name for name in cores if name not in CORES and name != "all")]
-        rows = [
-            (CORES.get(name, name), core_time(number(cores, name)))
-            for name in names
-            if number(cores, name) is not None
-        ]
-        rows.append(("all", core_time(number(cores, "all"))))
-        blocks.append(
-            Table("Processor time", ("who", "core time"), rows, strong=frozenset({len(rows) - 1}))
-        )
-    else:
-        blocks.append(Missing("summary.json has no core-seconds (cpu_s) of this run."))
-    return Section("Where the time went", blocks)
-
-
-def core_time(seconds: float | None) -> str:
-    """Core-seconds, or core-hours when they are many."""
-    if seconds is None:
-        return "unknown"
-    return f"{measured(seconds)} core-s" if seconds < 3600 else f"{measured(seconds / 3600)} core-h"
 
 
 def opponents_section(run: Run) -> Section:

@@ -10,7 +10,7 @@ from penstock_server.pictures.report_bars import Bar, draw_bars
 from penstock_server.pictures.report_curves import Curve, Panel, draw_panels, draw_shares
 from penstock_server.report.blocks import Block, Missing, Page, Picture, Section, Table, Text
 from penstock_server.report.campaign_section import settings
-from penstock_server.report.cost_sections import core_time, count, phases, size_of, time_shares
+from penstock_server.report.cost_sections import count, size_of
 from penstock_server.report.error_sections import (
     AXES,
     NO_VALIDATION,
@@ -22,6 +22,7 @@ from penstock_server.report.errors import ROLES, Judged, judged, unit_of
 from penstock_server.report.files import at, number
 from penstock_server.report.numbers import measured
 from penstock_server.report.reading import Run
+from penstock_server.report.time_section import core_time, phases, time_shares
 
 
 def compare(runs: Sequence[Run]) -> Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock_server.report.blocks import Page
 from penstock_server.report.campaign_section import campaign_section
-from penstock_server.report.cost_sections import data_section, opponents_section, time_section
+from penstock_server.report.cost_sections import data_section, opponents_section
 from penstock_server.report.error_sections import (
     distribution_section,
     errors_section,
@@ -22,6 +22,7 @@ from penstock_server.report.page import render
 from penstock_server.report.reading import Run, read_run
 from penstock_server.report.side_by_side import compare
 from penstock_server.report.simulation_sections import inputs_section, losses_section
+from penstock_server.report.time_section import time_section
 from penstock_server.report.use_section import use_section
 
 

@@ -1,0 +1,21 @@
+"""What a rank is told of the shard beside it; `wiring.py` makes it, a `ShardFeed` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """Where a rank finds its shard."""
+
+    shard: str
+    folder: str
+    address: str
+    batch_size: int
+    window: int
+    components: dict[str, int]  # name -> components, of fields and input fields
+    depth: int = 16  # batches that are promised ahead, at most
+    patience_s: float = 120.0
+    dtype: str = "float64"  # of parameters and t
+    work_ahead: bool = True  # gather in a thread, while the batch before is computed

@@ -1,0 +1,145 @@
+"""Batches out of a slab for its rank: index arithmetic once a group, then one copy a field.
+
+What is read of the slots when a group arrives, and what is copied when a batch is taken, may belong
+to another segment by then. A slot's generation is odd while its content changes and never comes
+back, so one look at the generations after the copy vouches for everything that was read before.
+
+After a step of training the processor's caches hold nothing of this, and a line of Python costs ten
+times what it does in a loop. So what can be done for a whole group is done for the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock_server.feed_messages import Generations, Group, Ids
+from penstock_server.slab import DESCRIPTOR, Slab
+from penstock_surrogates.batch import Batch
+
+
+def _offset(name: str) -> int:
+    return int(DESCRIPTOR.fields[name][1])  # type: ignore[index]
+
+
+_SIMULATION = _offset("simulation") // 8
+_GENERATION, _SEGMENT, _ROW = (_offset(name) // 4 for name in ("generation", "segment", "row"))
+
+
+@dataclass(slots=True, eq=False)
+class Promise:
+    """A batch that the receiver has promised; b samples of k steps."""
+
+    epoch: int
+    number: int  # within the epoch
+    samples: Ids
+    generations: bytes  # of the samples' slots when they were promised, uint32
+    places: Ids  # where they stand now
+    n_first: int  # samples whose first draw this will be
+    index: Tensor  # (b * k,) of the steps among all steps of the slab
+    rows: Tensor  # (b,) of the input arrays
+    batch: Batch  # with no fields and inputs yet
+
+
+class SlotTable:
+    """The slab's table as words: a column of its records costs ten times as much to look at."""
+
+    def __init__(self, slab: Slab) -> None:
+        self._words = slab.descriptor.view("<u4")
+        self._n_words = DESCRIPTOR.itemsize // 4
+        self._rows = self._words.reshape(-1, self._n_words)
+
+    def rows(self, slots: Ids) -> Generations:
+        """(n, words) a copy of these slots' rows."""
+        return self._rows[slots]
+
+    def places(self, slots: Ids) -> Ids:
+        """Where `generations` finds those of these slots."""
+        places: Ids = slots * self._n_words
+        places += _GENERATION
+        return places
+
+    def generations(self, places: Ids) -> Generations:
+        return self._words[places]
+
+
+class Gatherer:
+    """Of one rank, from the slab beside it."""
+
+    def __init__(self, slab: Slab, window: int, pinned: bool = False) -> None:
+        """pinned: the fields of a batch stand where a CUDA device copies them from by itself."""
+        spec = slab.spec
+        self._length, self._windows, self._window = spec.segment_steps, spec.windows, window
+        self._n_parameters, self._pinned = spec.n_parameters, pinned
+        self._table = SlotTable(slab)
+        self._offsets = np.arange(window)
+        self._t, self._parameters = slab.t.reshape(-1), slab.parameters
+        # All steps one after the other, so that one index selects a step.
+        self.fields = {
+            name: torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+            for name, array in slab.fields.items()
+        }
+        self.inputs = {name: torch.from_numpy(array) for name, array in slab.inputs.items()}
+        # With windows of one step a step stands there as a window already.
+        self._steps = [
+            (name, flat.unsqueeze(1) if window == 1 else flat) for name, flat in self.fields.items()
+        ]
+
+    def promises(self, group: Group) -> list[Promise]:
+        """The batches of a group, in order."""
+        n, k, size = len(group.samples), self._window, group.size
+        slots = group.samples // self._windows
+        at = group.samples + slots * (k - 1)  # the first step of the sample among all steps
+        rows = self._table.rows(slots)
+        step = rows[:, _SEGMENT].astype(np.int64)
+        step -= slots
+        step *= self._length
+        step += at
+        index = (at[:, None] + self._offsets).reshape(-1) if k > 1 else at
+        m = n // size
+        columns = (
+            index.reshape(m, -1),
+            rows[:, _ROW].astype(np.int64).reshape(m, -1),
+            self._parameters[slots, : self._n_parameters].reshape(m, size, self._n_parameters),
+            self._t[index].reshape(m, size, k),
+            rows.view("<i8")[:, _SIMULATION].reshape(m, -1),
+            (step[:, None] + self._offsets).reshape(m, size, k),
+        )
+        pieces = zip(*(torch.from_numpy(column).unbind() for column in columns))
+        places, generations = self._table.places(slots), group.generations.tobytes()
+        promises, begin = [], 0
+        for i, (steps, row, parameters, t, simulation, own_steps) in enumerate(pieces):
+            end = begin + size
+            promises.append(
+                Promise(
+                    group.epoch, group.first + i, group.samples[begin:end],
+                    generations[4 * begin : 4 * end], places[begin:end], group.n_first[i],
+                    steps, row, Batch(parameters, t, {}, simulation, own_steps, {}),
+                )
+            )  # fmt: skip
+            begin = end
+        return promises
+
+    def gather(self, promise: Promise) -> Batch | None:
+        """The batch, or None when one of its slots was given to another segment before."""
+        batch, index = promise.batch, promise.index
+        for name, flat in self._steps:
+            batch.fields[name] = self._select(flat, index)
+        if self._window > 1:
+            for name, flat in self._steps:
+                shape = (-1, self._window, *flat.shape[1:])
+                batch.fields[name] = batch.fields[name].view(shape)
+        for name, array in self.inputs.items():
+            batch.inputs[name] = self._select(array, promise.rows)
+        now = self._table.generations(promise.places)
+        return batch if now.tobytes() == promise.generations else None
+
+    def _select(self, values: Tensor, index: Tensor) -> Tensor:
+        if not self._pinned:
+            return values.index_select(0, index)
+        shape = (len(index), *values.shape[1:])
+        there = torch.empty(shape, dtype=values.dtype, pin_memory=True)
+        return torch.index_select(values, 0, index, out=there)

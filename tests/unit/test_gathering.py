@@ -1,0 +1,191 @@
+"""Batches gathered out of a slab: what they hold, and that no torn sample comes out of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+import torch
+
+from penstock_server.descriptors import Descriptors
+from penstock_server.feed_messages import Group
+from penstock_server.gathering import Gatherer
+from penstock_server.slab import Slab, SlabSpec
+from penstock_server.work_ahead import WorkAhead
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Writer:
+    """Writes segments into slots as a receiver does; all numbers of a segment follow from one."""
+
+    def __init__(self, slab: Slab) -> None:
+        self.slab, self._descriptors = slab, Descriptors(slab.descriptor)
+
+    def write(self, slot: int, number: int) -> None:
+        slab = self.slab
+        self._descriptors.begin(slot, number, number, 1, 0, 1, slot)
+        slab.parameters[slot] = number
+        slab.inputs["k"][slot] = number
+        for step in range(slab.spec.segment_steps):
+            slab.fields["u"][slot, step] = self.step(number, step)
+            slab.t[slot, step] = self.step(number, step)
+        self._descriptors.open(slot)
+        self._descriptors.commit(slot, slab.spec.segment_steps, number, 0)
+
+    def step(self, number: int, step: int) -> int:
+        return number * self.slab.spec.segment_steps + step
+
+
+def make(folder: Path, steps: int, window: int, n_slots: int = 12, values: int = 5) -> Writer:
+    fields, inputs = {"u": ((values, 2), "float64")}, {"k": ((values,), "float64")}
+    spec = SlabSpec(n_slots, steps, window, 2, fields, inputs, n_slots, 1)
+    writer = Writer(Slab.create(folder / "slab", spec))
+    for slot in range(n_slots):
+        writer.write(slot, 100 + slot)
+    return writer
+
+
+def group(slab: Slab, samples: np.ndarray, size: int) -> Group:
+    generations = slab.descriptor["generation"][samples // slab.spec.windows]
+    return Group(1, 7, size, samples, generations, list(range(len(samples) // size)))
+
+
+@pytest.mark.parametrize(("steps", "window"), [(1, 1), (4, 1), (4, 3), (4, 4)])
+def test_a_group_gives_the_windows_of_its_samples(tmp_path: Path, steps: int, window: int) -> None:
+    writer = make(tmp_path, steps, window)
+    slab, windows = writer.slab, writer.slab.spec.windows
+    samples = np.random.default_rng(0).permutation(12 * windows)[:12].astype(np.int64)
+    gatherer = Gatherer(slab, window)
+    promises = gatherer.promises(group(slab, samples, 4))
+    assert [(p.epoch, p.number, p.n_first) for p in promises] == [(1, 7, 0), (1, 8, 1), (1, 9, 2)]
+    for promise, own in zip(promises, samples.reshape(3, 4), strict=True):
+        batch = gatherer.gather(promise)
+        assert batch is not None
+        number = 100 + torch.from_numpy(own // windows)
+        first = number * steps + torch.from_numpy(own % windows)
+        expected = first[:, None] + torch.arange(window)
+        assert torch.equal(batch.simulation, number)
+        assert torch.equal(batch.step, expected)
+        assert torch.equal(batch.t, expected.double())
+        assert torch.equal(batch.parameters, number[:, None].expand(4, 2).double())
+        assert torch.equal(batch.fields["u"], expected[..., None, None].expand(-1, -1, 5, 2))
+        assert torch.equal(batch.inputs["k"], number[:, None].expand(4, 5))
+
+
+def test_without_parameters_there_are_none(tmp_path: Path) -> None:
+    spec = SlabSpec(2, 1, 1, 0, {"u": ((3,), "float32")}, {}, 0, 1)
+    slab = Slab.create(tmp_path / "slab", spec)
+    gatherer = Gatherer(slab, 1)
+    batch = gatherer.gather(gatherer.promises(group(slab, np.array([1, 0]), 2))[0])
+    assert batch is not None
+    assert batch.parameters.shape == (2, 0)
+
+
+def test_a_slot_that_was_given_away_voids_its_batch_alone(tmp_path: Path) -> None:
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab, 1)
+    first, second = gatherer.promises(group(writer.slab, np.arange(8), 4))
+    writer.write(5, 900)
+    assert gatherer.gather(first) is not None
+    assert gatherer.gather(second) is None
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads change places as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_no_torn_sample_comes_out_of_slots_that_are_written(
+    tmp_path: Path, hasty: None, ahead: bool
+) -> None:
+    writer = make(tmp_path, 2, 2, n_slots=8, values=3000)
+    slab, over = writer.slab, Event()
+
+    def rewrite() -> None:
+        rng, number = np.random.default_rng(0), 1000
+        while not over.is_set():
+            number += 1
+            writer.write(int(rng.integers(8)), number)
+            over.wait(rng.choice([0.0, 0.0, 0.001]))
+
+    thread = Thread(target=rewrite)
+    thread.start()
+    rng, found = np.random.default_rng(1), {"whole": 0, "torn": 0}
+    gatherer = Gatherer(slab, 2)
+    worker = WorkAhead(gatherer, lambda: None) if ahead else None
+    try:
+        while min(found.values()) < 40:
+            samples = np.array(rng.choice(8, 2, replace=False), np.int64)
+            promised = group(slab, samples, 1)
+            if (promised.generations % 2).any():  # a receiver promises what is committed
+                continue
+            for promise in gatherer.promises(promised):
+                if worker is not None:
+                    worker.prepare(promise)
+                batch = (worker or gatherer).gather(promise)
+                found["torn" if batch is None else "whole"] += 1
+                if batch is not None:
+                    number = int(batch.simulation[0])
+                    steps = torch.tensor([2 * number, 2 * number + 1])
+                    assert torch.equal(batch.step[0], steps)
+                    assert torch.equal(batch.t[0], steps.double())
+                    assert (batch.fields["u"][0] == steps[:, None, None]).all()
+                    assert (batch.parameters == number).all()
+                    assert (batch.inputs["k"] == number).all()
+    finally:
+        over.set()
+        thread.join()
+        if worker is not None:
+            worker.close()
+
+
+def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path: Path) -> None:
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab, 1)
+    worker = WorkAhead(gatherer, lambda: None)
+    (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
+    promise.index = torch.tensor([10**6])
+    worker.prepare(promise)
+    with pytest.raises(IndexError):
+        worker.gather(promise)
+    worker.close()
+    worker.close()
+
+
+def test_the_thread_tends_after_every_batch_and_when_it_is_told_to(tmp_path: Path) -> None:
+    tended: SimpleQueue[None] = SimpleQueue()
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab, 1)
+    worker = WorkAhead(gatherer, lambda: tended.put(None))
+    (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
+    worker.prepare(promise)
+    assert worker.gather(promise) is promise.batch
+    tended.get(timeout=10)
+    worker.turn()
+    tended.get(timeout=10)
+    worker.close()
+
+
+def test_a_promise_that_became_void_does_not_take_the_place_of_another(tmp_path: Path) -> None:
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab, 1)
+    worker = WorkAhead(gatherer, lambda: None)
+    void, unprepared, wanted = gatherer.promises(group(writer.slab, np.arange(6), 2))
+    worker.prepare(void)
+    batch = worker.gather(unprepared)
+    assert batch is not None and batch.simulation.tolist() == [102, 103]
+    worker.prepare(wanted)
+    batch = worker.gather(wanted)
+    assert batch is not None and batch.simulation.tolist() == [104, 105]
+    worker.close()
