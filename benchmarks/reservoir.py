@@ -1,16 +1,21 @@
 """A batch out of the reservoir: time of a draw while samples stream in, against other buffers.
 
 Samples of 40 kB. ours: a rank's feed on the slab of a receiver process, which a client fills and
-then keeps feeding; timed is what the training loop waits for, `stock` and `take`. Peers hold as
+then keeps feeding; timed is what the training loop waits for, `stock` and `take`. alone: the same
+without the feed's thread, which gathers a batch while the one before is trained on. Peers hold as
 many samples in the training process, and a thread puts new ones at the same pace: TorchRL's
 ReplayBuffer on LazyTensorStorage, a list of tensors with torch.stack, and a DataLoader over a
 buffer of samples (the published design). Below all of them one bare index_select of as many
 samples. Between two draws everybody takes the same training step, so that a buffer may prefetch if
 it can.
 
+us is the median of a draw. What a side does at every few draws doesn't show in it, and what another
+thread does meanwhile may slow the step; so each row has blocks_us (a draw in the mean of 16 in a
+row, the median of these) and loop_us (draw and step together, the mean) beside it.
+
 holds: ours is at most 40 us above the bare gather in every case, and for batches of 64 and 256 at
-least 2.5 times as fast as TorchRL and the list, 8 times as the DataLoader. The peers need
-`pip install 'penstock[bench]'`.
+least 2.5 times as fast as TorchRL and the list, 8 times as the DataLoader; null where sides were
+left out. The peers need `pip install 'penstock[bench]'`.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +41,7 @@ from penstock_server.feed import FeedSettings, ShardFeed
 VALUES = 10_000  # 40 kB
 PUTS_PER_S = 200.0
 SNAPSHOT_BATCHES = 20
+BLOCK = 16  # draws
 PEERS = ("torchrl", "list", "dataloader")
 EXTRA_US, FASTER = 40.0, {"torchrl": 2.5, "list": 2.5, "dataloader": 8.0}
 
@@ -81,7 +88,7 @@ class Side(NamedTuple):
 
 
 class Training:
-    """What happens between two draws; of about a millisecond."""
+    """What happens between two draws; of some milliseconds."""
 
     def __init__(self) -> None:
         self._net = torch.nn.Sequential(
@@ -96,7 +103,7 @@ class Training:
 
 
 @contextmanager
-def penstock_feed(capacity: int, batch: int, draws: int) -> Iterator[Side]:
+def penstock_feed(capacity: int, batch: int, draws: int, work_ahead: bool = True) -> Iterator[Side]:
     steps = capacity + 20 * draws + 100_000
     text = CAMPAIGN.format(steps=steps, values=VALUES, capacity=capacity, batch=batch)
     with serve(parse(text)) as served:
@@ -107,7 +114,7 @@ def penstock_feed(capacity: int, batch: int, draws: int) -> Iterator[Side]:
         feed = ShardFeed(
             FeedSettings(
                 shard="0", folder=str(served.slab.folder), address=served.feed, batch_size=batch,
-                window=1, components={"u": 1},
+                window=1, components={"u": 1}, work_ahead=work_ahead,
             )
         )  # fmt: skip
         number = 0
@@ -224,36 +231,55 @@ def bare(capacity: int, batch: int, draws: int) -> Iterator[Side]:
 
 
 SIDES = {
-    "ours": penstock_feed, "torchrl": torchrl, "list": plain_list, "dataloader": dataloader,
-    "bare": bare,
+    "ours": penstock_feed, "alone": partial(penstock_feed, work_ahead=False), "torchrl": torchrl,
+    "list": plain_list, "dataloader": dataloader, "bare": bare,
 }  # fmt: skip
 
 
-def median_us(side: str, capacity: int, batch: int, draws: int) -> float:
-    """Median time of a draw, after ten that warm up."""
-    training, taken = Training(), []
+class Times(NamedTuple):
+    """Of a draw, in microseconds; loop_us with the step of training."""
+
+    us: float
+    blocks_us: float
+    loop_us: float
+
+
+def time_draws(side: str, capacity: int, batch: int, draws: int) -> Times:
+    """After a block of draws that warms up."""
+    training, taken, began_loop = Training(), [], 0.0
     with SIDES[side](capacity, batch, draws) as (draw, between):
-        for _ in range(draws + 10):
+        for i in range(draws + BLOCK):
             began = time.perf_counter()
+            if i == BLOCK:
+                began_loop = began
             fields = draw()
             taken.append(time.perf_counter() - began)
             between()
             training.step(fields)
-    return 1e6 * statistics.median(taken[10:])
+        loop_s = (time.perf_counter() - began_loop) / draws
+    taken = taken[BLOCK:]
+    blocks = [statistics.fmean(taken[i : i + BLOCK]) for i in range(0, draws - BLOCK + 1, BLOCK)]
+    return Times(1e6 * statistics.median(taken), 1e6 * statistics.median(blocks), 1e6 * loop_s)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for capacity in options.capacities:
         for batch in options.batches:
-            found: dict[str, list[float]] = {side: [] for side in SIDES}
+            found: dict[str, list[Times]] = {side: [] for side in options.sides}
             for _ in range(options.rounds):
-                for side in SIDES:
-                    found[side].append(median_us(side, capacity, batch, options.draws))
-            us = {side: statistics.median(values) for side, values in found.items()}
-            rows.append({"capacity": capacity, "batch": batch, "us": us, "rounds": found})
+                for side in options.sides:
+                    found[side].append(time_draws(side, capacity, batch, options.draws))
+            row: dict[str, Any] = {"capacity": capacity, "batch": batch}
+            for what in Times._fields:
+                row[what] = {
+                    side: statistics.median(getattr(each, what) for each in rounds)
+                    for side, rounds in found.items()
+                }
+            row["rounds"] = {side: [each.us for each in rounds] for side, rounds in found.items()}
+            rows.append(row)
             if not options.json:
-                each = ", ".join(f"{side} {us[side]:.0f}" for side in SIDES)
+                each = ", ".join(f"{side} {us:.0f}" for side, us in row["us"].items())
                 print(f"{batch} of {capacity:,}: {each} us", flush=True)
     return rows
 
@@ -271,24 +297,31 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[10, 64, 256])
     parser.add_argument("--rounds", type=int, default=5, help="of all sides, one after the other")
     parser.add_argument("--draws", type=int, default=300, help="in a round")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--quick", action="store_true", help="2,500 samples, batches of 64")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
     if options.quick:
         options.capacities, options.batches, options.rounds = [2_500], [64], 3
+    if options.draws < BLOCK:
+        parser.error(f"--draws must be at least {BLOCK}.")
+    if "ours" not in options.sides:
+        parser.error("--sides must have ours.")
     torch.set_num_threads(1)
     rows = measure(options)
     middle = next((r for r in rows if r["batch"] == 64), rows[0])
-    best = min(middle["us"][peer] for peer in PEERS)
+    peers = [middle["us"][peer] for peer in PEERS if peer in options.sides]
+    best = min(peers, default=None)
+    whole = {"ours", "bare", *PEERS} <= set(options.sides)
     print(
         json.dumps(
             {
                 "name": "reservoir",
                 "ours": middle["us"]["ours"],
                 "peer": best,
-                "ratio": best / middle["us"]["ours"],
+                "ratio": best and best / middle["us"]["ours"],
                 "unit": f"us a batch of {middle['batch']} out of {middle['capacity']}",
-                "holds": all(map(holds, rows)),
+                "holds": all(map(holds, rows)) if whole else None,
                 "rows": rows,
             }
         )

@@ -66,8 +66,9 @@ def large(
 def test_draws_are_told_in_groups(large: Pair) -> None:
     for _ in range(64):
         large.take()
+        large.receiver.do(lambda: None)  # it has had its turn
     large.feed.report()
-    assert large.receiver.dispenser.heard[b"T"] <= 64 // 4
+    assert large.receiver.dispenser.heard[b"T"] <= 64 // 2  # 8 where nothing is late
 
 
 def test_a_slow_trainer_tells_of_each_batch(large: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
