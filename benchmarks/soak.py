@@ -172,8 +172,8 @@ def soak(folder: Path, options: argparse.Namespace, network: Network, say: Any) 
     siege = Siege(run, rng, network, options.gap_s)
     wanted = simulations + HELD_OUT
     try:
-        siege.lay(strikes(run, options, rng, wanted, say))
-        code = run.finish(600.0)
+        siege.lay(() if options.calm else strikes(run, options, rng, wanted, say))
+        code = run.finish(600.0 + 60 * options.minutes)
     finally:
         run.stop()
         lives = watch.stop()
@@ -299,6 +299,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two samples")
     parser.add_argument("--warm-up", type=float, default=60.0, help="seconds of a life not judged")
+    parser.add_argument("--calm", action="store_true", help="no faults: how the same run grows")
     parser.add_argument("--no-network", action="store_true", help="leave the network alone")
     parser.add_argument("--quick", action="store_true", help="90 s: slopes say nothing yet")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")

@@ -69,7 +69,9 @@ class Line:
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""
-        self._bunch = None
+        bunch, self._bunch = self._bunch, None
+        for array in bunch.memory if bunch is not None else ():
+            self._buffers.give(array)
 
     def flush(self) -> None:
         """Posts what is kept back."""

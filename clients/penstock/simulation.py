@@ -128,7 +128,7 @@ class Simulation:
             raise LayoutError("Input fields are sent before the first step; a step went already.")
         shipment = self._outlet.shipment(fields, "input")
         values = shipment.check(fields)
-        payloads = shipment.pack(values, shipment.arrays(self._outlet.buffers))
+        payloads = shipment.pack(values, shipment.arrays(Buffers()))  # kept to the end, not reused
         for sender in self._open():
             header = self._header(Kind.INPUT, shipment.table)
             sender.announce(("input", self.lease), header, payloads)
@@ -188,6 +188,7 @@ class Simulation:
     def fail(self, reason: str) -> None:
         """Ends this simulation alone, with the reason that the report will show."""
         if self.outcome is None:
+            self._drop()
             self._close("failed", reason)
             for sender in self._senders if self._opened else ():
                 sender.post(self._header(Kind.FAIL), [])
@@ -208,12 +209,14 @@ class Simulation:
         self.time_s["seconds"] = time.monotonic() - self._began_s
 
     def _flush(self) -> None:
-        wanted = self.refusal is None
+        if self.refusal is not None:
+            self._drop()
         for line in self._lines:
-            if wanted:
-                line.flush()
-            else:
-                line.drop()
+            line.flush()
+
+    def _drop(self) -> None:
+        for line in self._lines:
+            line.drop()
 
     def _may_send(self, sender: Sender, ordinal: int) -> bool:
         if self.refusal is not None:

@@ -185,7 +185,7 @@ class FeedLine:
         if self.reports.n_waiting:
             self._socket.send_multipart(self.reports.pack())
             self._reported_s = time.monotonic()
-            self._low = 3 * len(self.ahead) // 4  # the answer needs the time of a batch or two
+            self._low = max(1, 3 * len(self.ahead) // 4)  # it is answered in a batch or two
 
     def _report_again(self) -> None:
         """A receiver that was killed took with it what it had heard and not noted."""

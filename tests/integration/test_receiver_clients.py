@@ -15,7 +15,9 @@ from scripted import ReceiverProcess, ScriptedCoordinator, assignment, wait_for,
 from threaded_comm import ThreadedComm, run_ranks
 
 import penstock
+from penstock import link as links
 from penstock import sender as senders
+from penstock.arena import Arena
 from penstock.errors import LayoutError
 from penstock_server.slab import COMMITTED, Slab
 
@@ -191,6 +193,26 @@ def test_large_steps_pass_through_shared_memory_and_small_ones_do_not(stage: Sta
     assert sent / 2 < stage.counters()["lent_bytes"] <= sent
     for (_, step), field in stage.stored().items():
         assert (field == step).all()
+
+
+def test_the_inputs_of_many_simulations_leave_the_lent_memory_to_the_steps(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = Arena(40_000)  # nine steps, or inputs
+    monkeypatch.setattr(links, "make_arena", lambda _: arena)
+    field = {"shape": [32, 32], "dtype": "float32"}
+    simulations = list(range(12))
+    stage.begin(
+        simulations, shared_memory=True, fields={"u": field}, inputs={"k": field},
+        order=["u", "k"], rows=20,
+    )  # fmt: skip
+    with penstock.connect() as link:
+        for sim in link.simulations():
+            sim.inputs(k=np.full((32, 32), sim.id))
+            sim.send(0.0, u=np.full((32, 32), sim.id))
+    stage.delivered()
+    assert arena.allocate(4096) is not None
+    wait_for(lambda: stage.counters().get("lent_bytes", 0) > 0, what="lent bytes")
 
 
 def test_a_receiver_killed_after_the_last_message_still_confirms_it(stage: Stage) -> None:

@@ -54,6 +54,7 @@ class Stand:
 
     def noted(self, n: int) -> None:
         """Until the receiver knows that n samples were drawn."""
+        self.feed.report()
         total = N_SIMULATIONS * STEPS
         wait_for(lambda: self.feed.stock(0.01).unseen == total - n, what="the notes of the draws")
 
@@ -135,9 +136,15 @@ def test_going_back_to_a_snapshot_draws_again_what_came_after_it(stand: Stand) -
 def test_a_receiver_that_is_only_slow_loses_no_promise(stand: Stand) -> None:
     seen = [pair for _ in range(3) for pair in stand.take()]
     stand.noted(12)
+
+    def here() -> bool:
+        stand.feed.stock(0.01)
+        return len(stand.feed._line.ahead) >= 2
+
+    wait_for(here, what="two batches")
     process = stand.receiver.process
     os.kill(process.pid, signal.SIGSTOP)
-    seen += [pair for _ in range(2) for pair in stand.take()]  # were on their way already
+    seen += [pair for _ in range(2) for pair in stand.take()]  # were here already
     os.kill(process.pid, signal.SIGCONT)
     while len(seen) < len(EVERYTHING):
         seen += stand.take()

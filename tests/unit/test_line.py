@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from penstock import line, wire
+from penstock.arena import Arena
 from penstock.buffers import Buffers
 from penstock.layout import FieldSpec, whole
 from penstock.line import Line
@@ -70,14 +71,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 SHIPMENT = Shipment("step", [U, P], {"u": whole(U), "p": whole(P)})
 
 
-def make(bunch_bytes: int) -> tuple[Line, Posted]:
+def make(bunch_bytes: int, buffers: Buffers | None = None) -> tuple[Line, Posted]:
     def header(
         kind: Kind, entries: tuple[Any, ...] = (), step: int = 0, t: float = wire.NO_TIME
     ) -> Header:
         return Header(kind, campaign=3, step=step, t=t, fields=entries)
 
     posted = Posted()
-    return Line(posted, header, Buffers(), bunch_bytes), posted  # type: ignore[arg-type]
+    return Line(posted, header, buffers or Buffers(), bunch_bytes), posted  # type: ignore[arg-type]
 
 
 def put(line: Line, step: int) -> None:
@@ -154,10 +155,21 @@ def test_the_memory_of_a_bunch_comes_back_as_a_whole(clock: Clock) -> None:
     assert {id(array) for array in posted.memory} == whole
 
 
-def test_what_is_dropped_is_never_posted(clock: Clock) -> None:
+def test_what_is_dropped_is_never_posted_and_its_memory_is_used_again(clock: Clock) -> None:
     line, posted = make(1 << 18)
     for step in range(3):
         put(line, step)
     line.drop()
+    line.drop()
     line.flush()
     assert posted.steps() == [[0]]
+    arena = Arena(3 << 18)  # no room for more than two bunches
+    line, posted = make(1 << 18, Buffers(arena))
+    put(line, 0)
+    for step in range(1, 50):
+        put(line, step)
+        line.drop()
+    put(line, 50)
+    line.flush()
+    assert all(arena.offset(array) is not None for array in posted.memory)
+    arena.close()
