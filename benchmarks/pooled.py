@@ -62,8 +62,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
     results = [json.loads(path.read_text()) for path in options.results]
-    if len({(r["name"], r["batches"], r["metric"]) for r in results}) > 1:
-        sys.exit("These are results of different comparisons: name, batches or metric differ.")
+    for key in ("name", "batches", "metric", "reservoir"):
+        told = [r[key] for r in results if key in r]  # the earliest results lack their reservoir
+        if any(value != told[0] for value in told):
+            sys.exit(f"These are results of different comparisons: {key} is {told}.")
     pairs = pool(results)
     for pair in pairs if not options.json else ():
         each = " ".join(f"{ratio:.3g}" for ratio in pair["mse_ratio_by_seed"])

@@ -11,7 +11,7 @@ import pytest
 from penstock_server.cpu_time import CpuTime
 
 BUSY = (
-    "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ninput()"
+    "import time; end = time.process_time() + 0.6\nwhile time.process_time() < end: pass\ninput()"
 )
 
 

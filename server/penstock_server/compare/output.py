@@ -26,6 +26,7 @@ def write(study: Study, bar: float = BAR) -> dict[str, Any]:
         "batches": study.batches,
         "tuned": comparison.tune,
         "jobs": comparison.jobs,
+        "reservoir": comparison.campaign.reservoir.model_dump(mode="json"),
     }
     result: dict[str, Any] = _finite(summarise(gather(study), comparison.arms, about, bar))
     write_json(folder / RESULT, result)
