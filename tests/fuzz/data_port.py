@@ -1,8 +1,9 @@
 """Mutated frames on the data port of a shard: the real intake and slab behind a false socket.
 
-An input is a script for a few messages: valid ones of a running simulation, some of whose bytes are
-changed, cut off, doubled or left out, and plain garbage. Whatever comes, nothing is raised, every
-answer follows WIRE.md, and what is admitted is whole, finite and of the declared shape.
+An input is a script for a few messages: valid ones of a running simulation, with their values
+behind the header or in lent memory, some of whose bytes are changed, cut off, doubled or left out,
+and plain garbage. Whatever comes, nothing is raised, every answer follows WIRE.md, and what is
+admitted is whole, finite and of the declared shape.
 
 `make fuzz` runs it coverage-guided, `tests/unit/test_fuzz_ports.py` on random scripts.
 """
@@ -19,6 +20,7 @@ import numpy as np
 import zmq
 
 from penstock import wire
+from penstock.arena import Arena
 from penstock.wire import FieldEntry, Header, Kind
 from penstock_server.curve import Guard
 from penstock_server.intake import Intake
@@ -30,6 +32,7 @@ from penstock_server.slab import COMMITTED, Slab, SlabSpec
 CAMPAIGN = 77
 SHAPE = (4, 3)
 N = 12
+MOST_STEPS = 4  # of a bunch
 RENEWED = 500  # inputs on one slab
 PEERS = (b"one", b"two", b"six")
 
@@ -101,6 +104,26 @@ class Script:
         return taken
 
 
+class Lender:
+    """Lent memory with 256 blocks of steps: all values of a block are its number, or NaN."""
+
+    def __init__(self) -> None:
+        self._arena = Arena(256 * MOST_STEPS * N * 4)
+        self.offer = self._arena.offer
+        memory = self._arena.allocate(256 * MOST_STEPS * N * 4)
+        assert memory is not None
+        self._first = self._arena.offset(memory) or 0
+        blocks = memory.view("<f4").reshape(256, MOST_STEPS * N)
+        blocks[:] = np.arange(256)[:, None]
+        blocks[-1] = np.nan
+
+    def place(self, block: int) -> bytes:
+        return np.array([self._first + 4 * block * MOST_STEPS * N], "<u8").tobytes()
+
+    def close(self) -> None:
+        self._arena.close()
+
+
 class DataPort:
     """Keeps an intake over many inputs, and makes a new one now and then."""
 
@@ -109,10 +132,20 @@ class DataPort:
         self._inputs = 0
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-fuzz-", dir=_memory()))
         self._simulation = 0
+        self._lender = Lender()
         self._build()
 
     def close(self) -> None:
+        self._lender.close()
+        self._clear()
+
+    def _clear(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def lent_bytes(self) -> int:
+        """Taken from lent memory since the intake is new."""
+        return self._intake.counters["lent_bytes"]
 
     def take(self, data: bytes) -> None:
         """One input; raises AssertionError, or whatever the intake should not raise."""
@@ -169,24 +202,32 @@ class DataPort:
             Kind.HELLO, Kind.PLAN, Kind.OPEN, Kind.PART, Kind.PART, Kind.PART, Kind.END, Kind.FAIL,
             Kind.PROBE, Kind.BYE, Kind.PART, Kind.INPUT, Kind.BUNCH,
         )[choice]  # fmt: skip
-        if kind == Kind.PLAN:
+        if kind == Kind.HELLO and not script.byte() & 1:
+            payloads = [self._lender.offer]
+        elif kind == Kind.PLAN:
             payloads = [np.array([0, 2, *SHAPE, 0, 0, *SHAPE], dtype="<i8").tobytes()]
             values["fields"] = (FieldEntry(0, 4, len(payloads[0])),)
         elif kind == Kind.OPEN:
             payloads, values["geometry"] = [np.array([0.5]).tobytes()], 1
         elif kind in (Kind.PART, Kind.INPUT):
-            payloads = [np.full(N, script.byte(), "<f4").tobytes()]
-            values["fields"] = (FieldEntry(0, 1, 4 * N),)
+            values["fields"], payloads = self._fields(script, 1)
             values["step"] = script.byte() % 8
         elif kind == Kind.BUNCH:
-            n = values["step"] = 1 + script.byte() % 4
+            n = values["step"] = 1 + script.byte() % MOST_STEPS
             steps = np.zeros(n, wire.STEP)
             steps["step"] = script.byte() % 8 + np.arange(n)
-            payloads = [steps.tobytes(), np.full(n * N, script.byte(), "<f4").tobytes()]
-            values["fields"] = (FieldEntry(0, 1, 4 * N),)
+            values["fields"], blocks = self._fields(script, n)
+            payloads = [steps.tobytes(), *blocks]
         elif kind == Kind.END:
             values["step"] = script.byte() % 8
         return [bytes(wire.encode(Header(kind, **values))), *payloads]
+
+    def _fields(self, script: Script, n: int) -> tuple[tuple[FieldEntry, ...], list[bytes]]:
+        """The row of the field in n steps, and its values or where they lie in lent memory."""
+        value, lent = script.byte(), script.byte() & 1
+        if lent:
+            return (FieldEntry(0, 1, 4 * N, wire.LENT),), [self._lender.place(value)]
+        return (FieldEntry(0, 1, 4 * N),), [np.full(n * N, value, "<f4").tobytes()]
 
     def _check(self) -> None:
         for frames in self._socket.sent:
@@ -220,7 +261,7 @@ class DataPort:
         self._socket.sent.clear()
 
     def _build(self) -> None:
-        self.close()
+        self._clear()
         self._folder.mkdir()
         spec = SlabSpec(64, 1, 1, 1, {"u": (SHAPE, "float32")}, {}, 0, 4)
         ledger = Ledger(self._folder / "ledger")

@@ -25,6 +25,7 @@ def test_mutated_frames_on_the_data_port_are_answered_or_dropped(seed: int) -> N
     finally:
         port.close()
     assert port.frames > 3000
+    assert port.lent_bytes > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
