@@ -8,7 +8,7 @@ find nothing, and no process and no shared memory may be left.
 
 What grows by right: coordinator, receivers and supervisor keep books of simulations, so what they
 grow is taken off, up to BOOKS bytes a simulation. The coordinator also keeps the newest thousand
-reports of the trainer, 4 MB, which takes it eight minutes.
+reports of the trainer, 0.8 MB, which takes it eight minutes.
 ours: the worst slope of a role's memory beyond that, in % of its size an hour, where what is
 smaller than SMALL counts as that; peer: the bar. holds: no role is above the bar, open files and
 threads of no process above theirs, and all of the above.
