@@ -112,7 +112,7 @@ def online(size: Size, capacity: int, producers: int, tcp: bool) -> Iterator[Dra
         feed = ShardFeed(
             FeedSettings(
                 shard="0", folder=str(served.slab.folder), address=served.feed, batch_size=BATCH,
-                window=1, components={"u": 1},
+                components={"u": 1},
             )
         )  # fmt: skip
         number = 0

@@ -114,7 +114,7 @@ def penstock_feed(capacity: int, batch: int, draws: int, work_ahead: bool = True
         feed = ShardFeed(
             FeedSettings(
                 shard="0", folder=str(served.slab.folder), address=served.feed, batch_size=batch,
-                window=1, components={"u": 1}, work_ahead=work_ahead,
+                components={"u": 1}, work_ahead=work_ahead,
             )
         )  # fmt: skip
         number = 0

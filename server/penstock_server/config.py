@@ -125,13 +125,12 @@ class Campaign(Table):
     @property
     def samples_per_segment(self) -> int:
         """Windows of K steps inside a full segment of L."""
-        return self.stream.segment_steps - self.training.window + 1
+        return self.stream.segment_steps - self.training.span + 1
 
     @property
     def samples_per_simulation(self) -> int:
-        window, length = self.training.window, self.stream.segment_steps
-        full, rest = divmod(self.steps_sent, length)
-        return full * self.samples_per_segment + max(0, rest - window + 1)
+        full, rest = divmod(self.steps_sent, self.stream.segment_steps)
+        return full * self.samples_per_segment + max(0, rest - self.training.span + 1)
 
     @property
     def planned_batches(self) -> int | None:

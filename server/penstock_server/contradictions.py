@@ -218,6 +218,13 @@ def _training(c: Campaign) -> Iterator[Conflict]:
             f"A sample lies inside one segment: window must be at most "
             f"stream.segment_steps = {c.stream.segment_steps}, got {c.training.window}.",
         )
+    elif c.training.span > c.stream.segment_steps:
+        yield Conflict(
+            "training.stride",
+            f"A sample lies inside one segment: {c.training.window} steps that are "
+            f"{c.training.stride} apart span {c.training.span}, and stream.segment_steps is "
+            f"{c.stream.segment_steps}.",
+        )
     if c.training.schedule == "cosine" and c.planned_batches is None:
         yield Conflict(
             "training.schedule",

@@ -169,9 +169,9 @@ class DataSet:
         return np.memmap(self.path, entry.dtype, "r", offset, entry.shape)
 
 
-def gather(group: Group, row: Array, start: Array, window: int) -> Batch:
-    """Samples of `window` steps beginning at `start`: row (b,), start (b,)."""
-    offsets = start[:, None] + np.arange(window)  # (b, k)
+def gather(group: Group, row: Array, start: Array, window: int, stride: int = 1) -> Batch:
+    """Samples of `window` steps, `stride` apart, from `start` on: row (b,), start (b,)."""
+    offsets = start[:, None] + stride * np.arange(window)  # (b, k)
     rows = row[:, None]
     return Batch(
         parameters=torch.from_numpy(group.parameters[row]),

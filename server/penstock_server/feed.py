@@ -94,7 +94,7 @@ class ShardFeed:
         self._settings = settings
         self._slab = _attach(Path(settings.folder), settings.patience_s)
         pinned = settings.work_ahead and torch.cuda.is_available()
-        self._gatherer = Gatherer(self._slab, settings.window, pinned)
+        self._gatherer = Gatherer(self._slab, pinned)
         self._line = FeedLine(settings, self._slab, self._gatherer)
         self._worker = WorkAhead(self._gatherer, self._line.turn) if settings.work_ahead else None
         self._incarnation = 0

@@ -13,7 +13,6 @@ class FeedSettings:
     folder: str
     address: str
     batch_size: int
-    window: int
     components: dict[str, int]  # name -> components, of fields and input fields
     depth: int = 16  # batches that are promised ahead, at most
     patience_s: float = 120.0

@@ -69,13 +69,14 @@ class SlotTable:
 class Gatherer:
     """Of one rank, from the slab beside it."""
 
-    def __init__(self, slab: Slab, window: int, pinned: bool = False) -> None:
+    def __init__(self, slab: Slab, pinned: bool = False) -> None:
         """pinned: the fields of a batch stand where a CUDA device copies them from by itself."""
         spec = slab.spec
-        self._length, self._windows, self._window = spec.segment_steps, spec.windows, window
+        self._length, self._windows = spec.segment_steps, spec.windows
+        self._window, self._span = spec.window, spec.span
         self._n_parameters, self._pinned = spec.n_parameters, pinned
         self._table = SlotTable(slab)
-        self._offsets = np.arange(window)
+        self._offsets = spec.stride * np.arange(spec.window)
         self._t, self._parameters = slab.t.reshape(-1), slab.parameters
         # All steps one after the other, so that one index selects a step.
         self.fields = {
@@ -85,14 +86,15 @@ class Gatherer:
         self.inputs = {name: torch.from_numpy(array) for name, array in slab.inputs.items()}
         # With windows of one step a step stands there as a window already.
         self._steps = [
-            (name, flat.unsqueeze(1) if window == 1 else flat) for name, flat in self.fields.items()
+            (name, flat.unsqueeze(1) if spec.window == 1 else flat)
+            for name, flat in self.fields.items()
         ]
 
     def promises(self, group: Group) -> list[Promise]:
         """The batches of a group, in order."""
         n, k, size = len(group.samples), self._window, group.size
         slots = group.samples // self._windows
-        at = group.samples + slots * (k - 1)  # the first step of the sample among all steps
+        at = group.samples + slots * (self._span - 1)  # its first step, among all steps
         rows = self._table.rows(slots)
         step = rows[:, _SEGMENT].astype(np.int64)
         step -= slots

@@ -53,6 +53,7 @@ class ReceiverSettings:
     slots: int
     segment_steps: int
     window: int
+    stride: int
     max_steps: int
     max_parts: int
     rows: int
@@ -86,6 +87,7 @@ class ReceiverSettings:
             n_slots=self.slots,
             segment_steps=self.segment_steps,
             window=self.window,
+            stride=self.stride,
             n_parameters=len(self.parameters),
             fields={n: (tuple(f["shape"]), f["dtype"]) for n, f in self.fields.items()},
             inputs={n: (tuple(f["shape"]), f["dtype"]) for n, f in self.inputs.items()},

@@ -58,10 +58,12 @@ class ReplayFeed(StoredFeed):
             raise NotReproduced(f"Simulation {missing[0]} was not computed again, and batch "
                                 f"{batch} has a sample of it.")  # fmt: skip
         row = np.array([self._row[each] for each in simulations], dtype=np.int64)
-        wanted = logged["step"].astype(np.int64)[:, None] + np.arange(self._settings.window)
+        window, stride = self._settings.window, self._settings.stride
+        first = logged["step"].astype(np.int64)
+        wanted = first[:, None] + stride * np.arange(window)
         if not self._group.stored[row[:, None], wanted].all():
             raise NotReproduced(f"Batch {batch} has a step that was not computed again.")
-        found = gather(self._group, row, logged["step"].astype(np.int64), self._settings.window)
+        found = gather(self._group, row, first, window, stride)
         # HDF5 has fields by name; sums, and whoever trains, go by the campaign's order.
         order = [name for name in self._settings.components if name in found.fields]
         found = replace(found, fields={name: found.fields[name] for name in order})

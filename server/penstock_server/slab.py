@@ -74,11 +74,17 @@ class SlabSpec:
     inputs: dict[str, tuple[tuple[int, ...], str]]
     n_rows: int
     max_parts: int
+    stride: int = 1
+
+    @property
+    def span(self) -> int:
+        """Steps from the first to the last of a sample: `window` of them, `stride` apart."""
+        return (self.window - 1) * self.stride + 1
 
     @property
     def windows(self) -> int:
-        """Samples in a full slot: starts from which `window` consecutive steps are there."""
-        return self.segment_steps - self.window + 1
+        """Samples in a full slot: starts from which all steps of a sample are there."""
+        return self.segment_steps - self.span + 1
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of every file of the slab."""

@@ -51,7 +51,7 @@ class Slots:
 
     def windows(self, n_steps: int) -> int:
         """Samples in a slot that holds so many steps."""
-        return max(0, n_steps - self._slab.spec.window + 1)
+        return max(0, n_steps - self._slab.spec.span + 1)
 
     def take(self, stream: Stream, segment: int) -> OpenSlot:
         """A slot for a segment that begins to come; one has been kept for it."""

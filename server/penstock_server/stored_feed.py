@@ -40,6 +40,7 @@ class StoredFeedSettings:
     world: int
     batch_size: int
     window: int
+    stride: int
     segment_steps: int
     components: dict[str, int]  # name -> components, of fields and input fields
     seed: int
@@ -50,9 +51,12 @@ class StoredFeedSettings:
 class StoredSamples(Dataset[Batch]):
     """Windows of K steps, each inside one segment: the samples that a stream would have had."""
 
-    def __init__(self, group: Group, rows: Array, window: int, segment_steps: int) -> None:
-        self._group, self._window = group, window
-        self.row, self.start = windows(rows, group.n_steps[rows], window, segment_steps)
+    def __init__(
+        self, group: Group, rows: Array, window: int, stride: int, segment_steps: int
+    ) -> None:
+        self._group, self._window, self._stride = group, window, stride
+        span = (window - 1) * stride + 1
+        self.row, self.start = windows(rows, group.n_steps[rows], span, segment_steps)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -63,7 +67,7 @@ class StoredSamples(Dataset[Batch]):
     def __getitems__(self, samples: Sequence[int]) -> Batch:
         """What the DataLoader calls: a whole batch in one indexed copy a field."""
         index = np.asarray(samples)
-        return gather(self._group, self.row[index], self.start[index], self._window)
+        return gather(self._group, self.row[index], self.start[index], self._window, self._stride)
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -103,7 +107,9 @@ class StoredFeed:
         self._group = data.roles["train"]
         rows = data.rows("train") if settings.rows is None else np.array(settings.rows)
         self._rows = rows
-        self._samples = StoredSamples(self._group, rows, settings.window, settings.segment_steps)
+        self._samples = StoredSamples(
+            self._group, rows, settings.window, settings.stride, settings.segment_steps
+        )
         everyone = settings.batch_size * settings.world
         if len(self._samples) < everyone:
             raise DataSetError(
@@ -221,13 +227,13 @@ def choose_workers(n_bytes: int, world: int) -> int:
     return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // world))
 
 
-def windows(rows: Array, n_steps: Array, window: int, segment_steps: int) -> tuple[Array, Array]:
-    """Row and first step of every sample, simulation by simulation."""
+def windows(rows: Array, n_steps: Array, span: int, segment_steps: int) -> tuple[Array, Array]:
+    """Row and first step of every sample of so many steps, simulation by simulation."""
     at, starts = [], []
     for row, n in zip(rows, n_steps):
         for first in range(0, int(n), segment_steps):
             last = min(first + segment_steps, int(n))
-            some = np.arange(first, last - window + 1)
+            some = np.arange(first, last - span + 1)
             at.append(np.full(len(some), row))
             starts.append(some)
     if not at:

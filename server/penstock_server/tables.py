@@ -161,13 +161,17 @@ class Offline(Table):
 
 
 class Training(Table):
-    """`normalisation`: the folder of a model whose constants are taken, instead of new ones."""
+    """`normalisation`: the folder of a model whose constants are taken, instead of new ones.
+
+    A sample is `window` steps, each `stride` steps after the one before.
+    """
 
     surrogate: NameOrReference = "mlp"
     options: dict[str, Any] = {}
     ranks: Count = 1
     batch_size: Count = 10
     window: Count = 1
+    stride: Count = 1
     optimizer: Literal["adam", "adamw", "sgd"] | Reference = "adam"
     learning_rate: Seconds = 1e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -184,6 +188,11 @@ class Training(Table):
     def global_batch(self) -> int:
         """Samples of one batch, all ranks together."""
         return self.ranks * self.batch_size
+
+    @property
+    def span(self) -> int:
+        """Steps of the stream from the first to the last of a sample."""
+        return (self.window - 1) * self.stride + 1
 
 
 class Stop(Table):

@@ -57,6 +57,7 @@ def problem_of(campaign: Campaign) -> Problem:
         fields(campaign.step_fields),
         fields(campaign.input_fields),
         window=campaign.training.window,
+        stride=campaign.training.stride,
     )
 
 
@@ -133,6 +134,7 @@ def receiver_settings(
         slots=size.slots,
         segment_steps=campaign.stream.segment_steps,
         window=1 if held_out else training.window,
+        stride=1 if held_out else training.stride,
         max_steps=campaign.steps_sent,
         max_parts=max(64, campaign.solver.mpi_ranks),
         rows=size.rows,
@@ -292,6 +294,7 @@ def stored_feed_settings(
             world=training.ranks,
             batch_size=training.batch_size,
             window=training.window,
+            stride=training.stride,
             segment_steps=campaign.stream.segment_steps,
             components=components(campaign),
             seed=campaign.seed,
@@ -316,7 +319,6 @@ def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, An
             folder=str(run.shard(str(rank))),
             address=feed_address(run, str(rank)),
             batch_size=campaign.training.batch_size,
-            window=campaign.training.window,
             components=components(campaign),
             patience_s=campaign.liveness.coordinator_patience_s,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """`b` samples of `k` consecutive steps each.
+    """`b` samples of `k` steps each: consecutive ones, or every n-th (`training.stride`).
 
     Values are physical as the feed gives them; `Normalisation.encode` makes a batch of
     normalised ones.

@@ -24,8 +24,9 @@ def predict(
 ) -> dict[str, Tensor]:
     """Physical (b, p), (b, k), {name: (b, *shape)} -> physical {name: (b, k, *shape)}.
 
-    The network sees the k times in windows of `problem.window` consecutive ones, as in training;
-    the last window is filled up with the last time, and what it gives there is dropped.
+    The network sees the k times in windows of `problem.window`, each `problem.stride` after the
+    one before, as in training; the last windows are filled up with the last time, and what they
+    give there is dropped.
     """
     given = dict(inputs or {})
     if set(given) != set(problem.inputs):
@@ -34,15 +35,14 @@ def predict(
             f"but it was given {', '.join(given) or 'none'}."
         )
     b, k = t.shape
-    window = problem.window
-    n_windows = -(-k // window)
-    filled = torch.cat([t, t[:, -1:].expand(b, n_windows * window - k)], dim=1)
-    times = normalisation.encode_t(filled).reshape(b * n_windows, window)
+    order, place = _windows(k, problem.window, problem.stride)
+    n_windows = len(order)
+    times = normalisation.encode_t(t)[:, order.flatten()].reshape(b * n_windows, problem.window)
     encoded = normalisation.encode_parameters(parameters)
     encoded_inputs = normalisation.encode_fields(given)
     sample = torch.arange(b, device=t.device).repeat_interleave(n_windows)
 
-    chunk = max(1, CHUNK_BYTES // (window * problem.size * encoded.element_size()))
+    chunk = max(1, CHUNK_BYTES // (problem.window * problem.size * encoded.element_size()))
     was_training = model.training
     model.eval()
     parts: dict[str, list[Tensor]] = {name: [] for name in problem.fields}
@@ -57,6 +57,21 @@ def predict(
             parts[name].append(values)
     model.train(was_training)
     return {
-        name: torch.cat(parts[name]).reshape(b, n_windows * window, *spec.shape)[:, :k]
+        name: torch.cat(parts[name]).reshape(b, n_windows * problem.window, *spec.shape)[:, place]
         for name, spec in problem.fields.items()
     }
+
+
+def _windows(k: int, window: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Which of k times each window has, (n, window), and where each time is in them, (k,).
+
+    Windows begin at `stride` times in a row, and go on behind the last of these.
+    """
+    length = window * stride
+    blocks = torch.arange(-(-k // length) * length).reshape(-1, window, stride).transpose(1, 2)
+    order = blocks.reshape(-1, window)
+    order = order[order[:, 0] < k]  # the others have no time of their own
+    place = torch.empty(k, dtype=torch.int64)
+    own = order.flatten() < k
+    place[order.flatten()[own]] = torch.arange(order.numel())[own]
+    return order.clamp(max=k - 1), place

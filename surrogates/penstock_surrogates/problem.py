@@ -86,6 +86,7 @@ class Problem:
     inputs: Mapping[str, Field] = field(default_factory=dict)  # what it is given, once a simulation
     t_range: tuple[float, float] | None = None  # None: not known before the first data, or steady
     window: int = 1  # K, steps in a sample
+    stride: int = 1  # steps of the stream from one of these to the next
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(self.parameters))
@@ -109,6 +110,8 @@ class Problem:
             raise ValueError(f"No field can be named {RESERVED!r}: that is the time. Rename it.")
         if self.window < 1:
             raise ValueError(f"A sample needs a window of at least 1 step, not {self.window}.")
+        if self.stride < 1:
+            raise ValueError(f"Steps of a sample are at least 1 apart, not {self.stride}.")
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -147,6 +150,7 @@ class Problem:
             "inputs": describe(self.inputs),
             "t_range": None if self.t_range is None else list(self.t_range),
             "window": self.window,
+            "stride": self.stride,
         }
 
     @classmethod
@@ -159,4 +163,5 @@ class Problem:
             inputs={name: Field(**spec) for name, spec in values.get("inputs", {}).items()},
             t_range=None if t_range is None else (t_range[0], t_range[1]),
             window=int(values.get("window", 1)),
+            stride=int(values.get("stride", 1)),
         )

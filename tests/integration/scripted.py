@@ -117,6 +117,7 @@ class ReceiverProcess:
             "slots": 64,
             "segment_steps": 1,
             "window": 1,
+            "stride": 1,
             "max_steps": 100,
             "max_parts": 4,
             "rows": 1,

@@ -44,7 +44,7 @@ def test_no_torn_sample_is_drawn_while_slots_are_recycled(
     told = receiver.settings
     feed = ShardFeed(
         FeedSettings(
-            "0", told.folder, told.feed, SIZE, 1, {"u": 1}, patience_s=20.0, work_ahead=work_ahead
+            "0", told.folder, told.feed, SIZE, {"u": 1}, patience_s=20.0, work_ahead=work_ahead
         )
     )
     torn, cancel = [], feed._line.cancel

@@ -38,7 +38,7 @@ class Stand:
         self.coordinator.orders["production"] = "over"
         settings = self.receiver.settings
         self.feed = ShardFeed(
-            FeedSettings("0", settings.folder, settings.feed, 4, 1, {"u": 1}, patience_s=20.0)
+            FeedSettings("0", settings.folder, settings.feed, 4, {"u": 1}, patience_s=20.0)
         )
         wait_for(lambda: self.feed.stock(0.1).over, what="the end of production")
         self.batch = 0
@@ -113,7 +113,7 @@ def test_every_sample_is_drawn_once_over_a_restart_of_the_rank(stand: Stand) -> 
     settings = stand.receiver.settings
     stand.feed.close()
     stand.feed = ShardFeed(
-        FeedSettings("0", settings.folder, settings.feed, 4, 1, {"u": 1}, patience_s=20.0)
+        FeedSettings("0", settings.folder, settings.feed, 4, {"u": 1}, patience_s=20.0)
     )
     while len(seen) < len(EVERYTHING):
         seen += stand.take()

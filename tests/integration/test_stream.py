@@ -54,7 +54,6 @@ class Stage:
                 settings.folder,
                 settings.feed,
                 batch_size=4,
-                window=settings.window,
                 components={"u": 1, **dict.fromkeys(settings.inputs, 1)},
                 patience_s=20.0,
                 **more,
@@ -138,14 +137,23 @@ def test_a_full_reservoir_makes_the_sender_wait_until_a_snapshot(stage: Stage) -
     assert feed.stock(0.1).admitted == 18
 
 
-def test_a_killed_receiver_comes_back_on_its_slab_and_loses_nothing(stage: Stage) -> None:
-    stage.begin(list(range(8)), slots=128, segment_steps=3, window=2)
+@pytest.mark.parametrize(
+    ("window", "stride", "starts"),
+    [
+        (2, 1, [0, 1, 3, 4, 6, 7]),  # windows of 2 inside segments of 3; the tenth step is alone
+        (2, 2, [0, 3, 6]),
+    ],
+)
+def test_a_killed_receiver_comes_back_on_its_slab_and_loses_nothing(
+    stage: Stage, window: int, stride: int, starts: list[int]
+) -> None:
+    stage.begin(list(range(8)), slots=128, segment_steps=3, window=window, stride=stride)
     solver = threading.Thread(target=stage.run_solver, kwargs={"steps": 10}, daemon=True)
     feed = stage.feed()
     receiver = stage.receivers[0]
     solver.start()
     for kills in range(3):
-        wait_for(partial(lambda n: feed.stock(0.0).admitted > n, 10 * kills))
+        wait_for(partial(lambda n: feed.stock(0.0).admitted > n, 5 * kills))
         receiver.kill()
         receiver.start()
     solver.join(30)
@@ -161,8 +169,8 @@ def test_a_killed_receiver_comes_back_on_its_slab_and_loses_nothing(stage: Stage
         number += 1
         batch = feed.take(number)
         check(batch)
+        assert (batch.step[:, 1] - batch.step[:, 0] == stride).all()
         seen += list(zip(batch.simulation.tolist(), batch.step[:, 0].tolist()))
-    starts = [0, 1, 3, 4, 6, 7]  # windows of 2 inside segments of 3; the tenth step is alone
     assert sorted(seen) == [(s, k) for s in range(8) for k in starts]
 
 

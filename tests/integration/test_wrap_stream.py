@@ -35,7 +35,7 @@ class Stage:
         told = self._receiver.settings
         self.feed = ShardFeed(
             FeedSettings(
-                told.shard, told.folder, told.feed, batch_size=4, window=1, components={"u": 1},
+                told.shard, told.folder, told.feed, batch_size=4, components={"u": 1},
                 patience_s=20.0,
             )
         )  # fmt: skip

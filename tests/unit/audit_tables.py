@@ -34,7 +34,7 @@ def content(simulation: int, step: int) -> int:
     return zlib.crc32(f"{simulation}/{step}".encode())
 
 
-def clean(length: int = 1, window: int = 1) -> Tables:
+def clean(length: int = 1, window: int = 1, stride: int = 1) -> Tables:
     """length: steps of a segment. Simulation 4 failed with one segment, 5 with two."""
     segments = {**dict.fromkeys((0, 1, 2, 3, 6), -(-STEPS // length)), 4: 1, 5: 2}
     places: dict[str, list[tuple[int, int]]] = {shard: [] for shard in SHARDS}
@@ -45,6 +45,7 @@ def clean(length: int = 1, window: int = 1) -> Tables:
     parameters = np.array([each.parameters for each in SIMULATIONS])
     inputs = checksums(parameters)
 
+    span = (window - 1) * stride + 1
     ended = {each.id: each.steps for each in SIMULATIONS}
 
     def ledger(own: list[tuple[int, int]], drawn: bool) -> Array:
@@ -67,7 +68,7 @@ def clean(length: int = 1, window: int = 1) -> Tables:
 
     def draws(own: list[tuple[int, int]]) -> Array:
         firsts = [
-            (sim, seg * length + i) for sim, seg in own for i in range(held(sim, seg) - window + 1)
+            (sim, seg * length + i) for sim, seg in own for i in range(held(sim, seg) - span + 1)
         ]
         twice = firsts + firsts[:BATCH]
         return np.array(
@@ -82,6 +83,7 @@ def clean(length: int = 1, window: int = 1) -> Tables:
     return Tables(
         segment_steps=length,
         window=window,
+        stride=stride,
         requested=6,
         simulations=SIMULATIONS,
         training=Training(True, "drained", sum(map(len, logs))),

@@ -61,7 +61,7 @@ class ReceiverThread:
     def settings(self, batch_size: int, **more: Any) -> FeedSettings:
         folder = str(self._folder / "slab")
         values = {"patience_s": 20.0, **more}
-        return FeedSettings("0", folder, self._address, batch_size, 1, {"u": 1}, **values)
+        return FeedSettings("0", folder, self._address, batch_size, {"u": 1}, **values)
 
     def start(self) -> None:
         """A receiver that maps what an earlier one left."""

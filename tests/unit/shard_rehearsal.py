@@ -47,6 +47,7 @@ class Setting:
     n_slots: int = 4
     segment_steps: int = 1
     window: int = 1
+    apart: int = 1  # steps of a sample
     position: int = 0
     stride: int = 1
     policy: str = "reservoir"
@@ -110,7 +111,9 @@ class Rehearsal:
             inputs={"k": ((2,), "float64")} if setting.inputs else {},
             n_rows=setting.n_slots + len(setting.steps) + 1,
             max_parts=70,
+            stride=setting.apart,
         )
+        self.span = spec.span
         Slab.create(folder, spec)
         self.lease = self.batch = self.covered = 0
         self.promised: list[tuple[np.ndarray, np.ndarray]] = []
@@ -407,7 +410,7 @@ class Rehearsal:
     def samples(self, simulation: int, segment: int) -> int:
         first = segment * self.set.segment_steps
         n = min(self.set.segment_steps, self.set.steps[simulation] - first)
-        return max(0, n - self.set.window + 1)
+        return max(0, n - self.span + 1)
 
     def check_rows(self) -> None:
         """Rows of input fields belong to slots in store and to streams, and to nothing else."""

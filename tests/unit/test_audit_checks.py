@@ -14,18 +14,20 @@ from penstock_server.audit.verdict import audit
 from penstock_server.coordinator.records import SETTLED_STATES
 from penstock_server.draw_log import checksums
 
-SHAPES = [(1, 1), (2, 1), (2, 2), (4, 3)]  # steps of a segment, window
+SHAPES = [(1, 1, 1), (2, 1, 1), (2, 2, 1), (4, 3, 1), (4, 2, 2)]  # segment, window, stride
 
 
-@pytest.mark.parametrize(("length", "window"), SHAPES)
-def test_a_clean_run_has_no_findings_and_three_equal_counts(length: int, window: int) -> None:
-    found = audit(clean(length, window))
+@pytest.mark.parametrize(("length", "window", "stride"), SHAPES)
+def test_a_clean_run_has_no_findings_and_three_equal_counts(
+    length: int, window: int, stride: int
+) -> None:
+    found = audit(clean(length, window, stride))
     assert found.findings == []
     assert {check.verdict for check in found.checks} == {"holds"}
     by_name = {c.what: (c.clients, c.shards, c.trainer) for c in found.counts}
     assert by_name["training simulations"] == (3, 3, 3)
     assert by_name["held-out steps"] == (12, 12, 0)
-    trained = 18 if window < 3 else 12  # the short segments at the ends have no window of 3
+    trained = 18 if (window - 1) * stride < 2 else 12  # the short segments at the ends have none
     assert by_name["training steps"] == (18, 18, trained)
     assert by_name["steps of others"][1] == 3 * length
     assert found.sentence == "Nothing was lost, and nothing is there twice."
@@ -76,9 +78,9 @@ def test_a_simulation_that_vanished_from_the_books_is_named() -> None:
     assert ("missing", 6) in kinds(last)["named"]
 
 
-@pytest.mark.parametrize(("length", "window"), SHAPES)
-def test_a_step_that_was_never_admitted_is_lost(length: int, window: int) -> None:
-    run = clean(length, window)
+@pytest.mark.parametrize(("length", "window", "stride"), SHAPES)
+def test_a_step_that_was_never_admitted_is_lost(length: int, window: int, stride: int) -> None:
+    run = clean(length, window, stride)
     rows = run.admitted["held-out"]
     lost = with_rows(run, "admitted", "held-out", rows[1:])
     lines = lost.lines
@@ -164,9 +166,9 @@ def test_a_journal_and_a_ledger_that_differ_are_named() -> None:
 # -- training ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("length", "window"), SHAPES)
-def test_a_sample_that_was_never_drawn_is_named(length: int, window: int) -> None:
-    run = clean(length, window)
+@pytest.mark.parametrize(("length", "window", "stride"), SHAPES)
+def test_a_sample_that_was_never_drawn_is_named(length: int, window: int, stride: int) -> None:
+    run = clean(length, window, stride)
     assert run.draws is not None
     rows = run.draws[0]
     first = rows[0]
@@ -285,9 +287,11 @@ def test_another_content_when_admitted_again_is_named() -> None:
     assert kinds(again)["contents"] == {("contents", simulation)}
 
 
-@pytest.mark.parametrize(("length", "window"), SHAPES)
-def test_another_content_in_the_rank_than_in_the_shard_is_named(length: int, window: int) -> None:
-    run = clean(length, window)
+@pytest.mark.parametrize(("length", "window", "stride"), SHAPES)
+def test_another_content_in_the_rank_than_in_the_shard_is_named(
+    length: int, window: int, stride: int
+) -> None:
+    run = clean(length, window, stride)
     assert run.draws is not None
     rows = run.draws[0].copy()
     rows["content"][0] += 1

@@ -114,13 +114,22 @@ def test_every_nth_step_is_sent_beginning_with_the_first(every: int, sent: int) 
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "segments", "samples"),
-    [(1, 1, 100, 100), (10, 1, 10, 100), (10, 4, 10, 70), (30, 4, 4, 3 * 27 + 7), (30, 15, 4, 48)],
+    ("length", "window", "stride", "segments", "samples"),
+    [
+        (1, 1, 1, 100, 100),
+        (10, 1, 1, 10, 100),
+        (10, 4, 1, 10, 70),
+        (10, 4, 2, 10, 40),
+        (30, 4, 1, 4, 3 * 27 + 7),
+        (30, 15, 1, 4, 48),
+    ],
 )
 def test_segments_and_samples_of_a_simulation_are_counted(
-    length: int, window: int, segments: int, samples: int
+    length: int, window: int, stride: int, segments: int, samples: int
 ) -> None:
-    campaign = small(f"stream.segment_steps={length}", f"training.window={window}")
+    campaign = small(
+        f"stream.segment_steps={length}", f"training.window={window}", f"training.stride={stride}"
+    )
     assert campaign.segments_per_simulation == segments
     assert campaign.samples_per_simulation == samples
 

@@ -98,6 +98,13 @@ def test_a_missing_key_and_a_missing_table_are_named() -> None:
     assert problems('name = "a"\n')[0].startswith("c.toml: The campaign file lacks the key")
 
 
+def test_a_sample_that_is_longer_than_a_segment_is_told_with_its_span() -> None:
+    own = ("stream.segment_steps=4", "training.window=3", "training.stride=2")
+    (problem,) = problems(SMALL, *own)
+    assert problem.startswith("--set training.stride: ")
+    assert "3 steps that are 2 apart span 5, and stream.segment_steps is 4" in problem
+
+
 @pytest.mark.parametrize(
     ("override", "key", "part"),
     [

@@ -42,9 +42,11 @@ class Writer:
         return number * self.slab.spec.segment_steps + step
 
 
-def make(folder: Path, steps: int, window: int, n_slots: int = 12, values: int = 5) -> Writer:
+def make(
+    folder: Path, steps: int, window: int, n_slots: int = 12, values: int = 5, stride: int = 1
+) -> Writer:
     fields, inputs = {"u": ((values, 2), "float64")}, {"k": ((values,), "float64")}
-    spec = SlabSpec(n_slots, steps, window, 2, fields, inputs, n_slots, 1)
+    spec = SlabSpec(n_slots, steps, window, 2, fields, inputs, n_slots, 1, stride)
     writer = Writer(Slab.create(folder / "slab", spec))
     for slot in range(n_slots):
         writer.write(slot, 100 + slot)
@@ -56,12 +58,17 @@ def group(slab: Slab, samples: np.ndarray, size: int) -> Group:
     return Group(1, 7, size, samples, generations, list(range(len(samples) // size)))
 
 
-@pytest.mark.parametrize(("steps", "window"), [(1, 1), (4, 1), (4, 3), (4, 4)])
-def test_a_group_gives_the_windows_of_its_samples(tmp_path: Path, steps: int, window: int) -> None:
-    writer = make(tmp_path, steps, window)
+@pytest.mark.parametrize(
+    ("steps", "window", "stride"),
+    [(1, 1, 1), (4, 1, 1), (4, 1, 9), (4, 3, 1), (4, 4, 1), (6, 2, 3), (7, 3, 2), (7, 3, 3)],
+)
+def test_a_group_gives_the_windows_of_its_samples(
+    tmp_path: Path, steps: int, window: int, stride: int
+) -> None:
+    writer = make(tmp_path, steps, window, stride=stride)
     slab, windows = writer.slab, writer.slab.spec.windows
     samples = np.random.default_rng(0).permutation(12 * windows)[:12].astype(np.int64)
-    gatherer = Gatherer(slab, window)
+    gatherer = Gatherer(slab)
     promises = gatherer.promises(group(slab, samples, 4))
     assert [(p.epoch, p.number, p.n_first) for p in promises] == [(1, 7, 0), (1, 8, 1), (1, 9, 2)]
     for promise, own in zip(promises, samples.reshape(3, 4), strict=True):
@@ -69,7 +76,7 @@ def test_a_group_gives_the_windows_of_its_samples(tmp_path: Path, steps: int, wi
         assert batch is not None
         number = 100 + torch.from_numpy(own // windows)
         first = number * steps + torch.from_numpy(own % windows)
-        expected = first[:, None] + torch.arange(window)
+        expected = first[:, None] + stride * torch.arange(window)
         assert torch.equal(batch.simulation, number)
         assert torch.equal(batch.step, expected)
         assert torch.equal(batch.t, expected.double())
@@ -81,7 +88,7 @@ def test_a_group_gives_the_windows_of_its_samples(tmp_path: Path, steps: int, wi
 def test_without_parameters_there_are_none(tmp_path: Path) -> None:
     spec = SlabSpec(2, 1, 1, 0, {"u": ((3,), "float32")}, {}, 0, 1)
     slab = Slab.create(tmp_path / "slab", spec)
-    gatherer = Gatherer(slab, 1)
+    gatherer = Gatherer(slab)
     batch = gatherer.gather(gatherer.promises(group(slab, np.array([1, 0]), 2))[0])
     assert batch is not None
     assert batch.parameters.shape == (2, 0)
@@ -89,7 +96,7 @@ def test_without_parameters_there_are_none(tmp_path: Path) -> None:
 
 def test_a_slot_that_was_given_away_voids_its_batch_alone(tmp_path: Path) -> None:
     writer = make(tmp_path, 1, 1)
-    gatherer = Gatherer(writer.slab, 1)
+    gatherer = Gatherer(writer.slab)
     first, second = gatherer.promises(group(writer.slab, np.arange(8), 4))
     writer.write(5, 900)
     assert gatherer.gather(first) is not None
@@ -122,7 +129,7 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
     thread = Thread(target=rewrite)
     thread.start()
     rng, found = np.random.default_rng(1), {"whole": 0, "torn": 0}
-    gatherer = Gatherer(slab, 2)
+    gatherer = Gatherer(slab)
     worker = WorkAhead(gatherer, lambda: None) if ahead else None
     try:
         while min(found.values()) < 40:
@@ -152,7 +159,7 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
 
 def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path: Path) -> None:
     writer = make(tmp_path, 1, 1)
-    gatherer = Gatherer(writer.slab, 1)
+    gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None)
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
     promise.index = torch.tensor([10**6])
@@ -166,7 +173,7 @@ def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path:
 def test_the_thread_tends_after_every_batch_and_when_it_is_told_to(tmp_path: Path) -> None:
     tended: SimpleQueue[None] = SimpleQueue()
     writer = make(tmp_path, 1, 1)
-    gatherer = Gatherer(writer.slab, 1)
+    gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: tended.put(None))
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
     worker.prepare(promise)
@@ -179,7 +186,7 @@ def test_the_thread_tends_after_every_batch_and_when_it_is_told_to(tmp_path: Pat
 
 def test_a_promise_that_became_void_does_not_take_the_place_of_another(tmp_path: Path) -> None:
     writer = make(tmp_path, 1, 1)
-    gatherer = Gatherer(writer.slab, 1)
+    gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None)
     void, unprepared, wanted = gatherer.promises(group(writer.slab, np.arange(6), 2))
     worker.prepare(void)

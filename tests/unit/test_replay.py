@@ -65,7 +65,7 @@ def feed(data: Path, draws: Draws, **changes: object) -> ReplayFeed:
     path = data.parent / "draws-0.bin"
     path.write_bytes(draws.tobytes())
     settings = {
-        "path": str(data), "rank": 0, "world": 1, "batch_size": 3, "window": 1,
+        "path": str(data), "rank": 0, "world": 1, "batch_size": 3, "window": 1, "stride": 1,
         "segment_steps": 1, "components": {"u": 1}, "seed": 0, **changes,
     }  # fmt: skip
     return ReplayFeed(ReplayFeedSettings(settings, str(path)))

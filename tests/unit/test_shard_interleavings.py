@@ -14,13 +14,15 @@ from shard_rehearsal import Rehearsal, Run, Setting
 def settings_of(draw: st.DrawFn, crashes: bool, deaths: bool) -> Setting:
     length = draw(st.integers(1, 4))
     stride = draw(st.integers(1, 3))
+    window = draw(st.integers(1, length))
     n_simulations = draw(st.integers(1, 4))
     return Setting(
         seed=draw(st.integers(0, 2**32 - 1)),
         steps=tuple(draw(st.integers(0, 9)) for _ in range(n_simulations)),
         n_slots=draw(st.integers(1, 6)),
         segment_steps=length,
-        window=draw(st.integers(1, length)),
+        window=window,
+        apart=draw(st.integers(1, max(1, (length - 1) // max(1, window - 1)))),
         position=draw(st.integers(0, stride - 1)),
         stride=stride,
         policy=draw(st.sampled_from(["reservoir", "fifo", "firo"])),

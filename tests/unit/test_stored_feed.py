@@ -20,6 +20,7 @@ def feed(path: Path, **changes: object) -> StoredFeed:
         "world": 1,
         "batch_size": 4,
         "window": 1,
+        "stride": 1,
         "segment_steps": 1,
         "components": {"u": 1},
         "seed": 3,
@@ -93,7 +94,7 @@ def test_the_counts_say_that_everything_is_there(path: Path) -> None:
 
 
 def test_windows_lie_inside_segments() -> None:
-    row, start = windows(np.array([5]), np.array([7]), window=2, segment_steps=3)
+    row, start = windows(np.array([5]), np.array([7]), span=2, segment_steps=3)
     assert row.tolist() == [5] * 4
     assert start.tolist() == [0, 1, 3, 4]  # 6 is a segment of its own, too short
 

@@ -42,10 +42,10 @@ def held(admitted: Array, segment_steps: int) -> Array:
     return np.where(admitted["n_steps"] < 0, segment_steps, np.clip(rest, 0, segment_steps))
 
 
-def samples(admitted: Array, segment_steps: int, window: int) -> tuple[Array, Array]:
-    """Simulation and first step of every sample of the segments; with window 1, every step."""
+def samples(admitted: Array, segment_steps: int, span: int) -> tuple[Array, Array]:
+    """Simulation and first step of every sample of the segments; with span 1, every step."""
     first = admitted["segment"].astype(np.int64) * segment_steps
-    return spread(admitted["simulation"], first, held(admitted, segment_steps) - window + 1)
+    return spread(admitted["simulation"], first, held(admitted, segment_steps) - span + 1)
 
 
 def spread(simulation: Array, first: Array, n: Array) -> tuple[Array, Array]:

@@ -39,6 +39,7 @@ def read_tables(folder: Path, data: bool = True) -> Tables:
         return Tables(
             segment_steps=length,
             window=campaign.training.window,
+            stride=campaign.training.stride,
             requested=books.requested,
             simulations=books.simulations,
             training=books.training,

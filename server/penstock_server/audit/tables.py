@@ -60,6 +60,7 @@ class Tables:
 
     segment_steps: int
     window: int
+    stride: int
     requested: int  # simulations of the campaign, repeats under a new id not counted
     simulations: tuple[Simulation, ...]
     training: Training
@@ -69,6 +70,11 @@ class Tables:
     stored: Array | None = None  # rows of STORED; None: no data set, or no journals beside it
     input_fields: bool = False  # simulations differ by fields, too
     resumed: bool = False
+
+    @property
+    def span(self) -> int:
+        """Steps from the first to the last of a sample."""
+        return (self.window - 1) * self.stride + 1
 
     @cached_property
     def completed(self) -> list[Simulation]:

@@ -27,7 +27,7 @@ def trained(tables: Tables) -> Check:
         f"{plural(len(tables.all_draws), 'draw')}"
     )
     short = held(tables.training_admitted, tables.segment_steps)
-    if n_short := int(short[short < tables.window].sum()):
+    if n_short := int(short[short < tables.span].sum()):
         numbers += f"; {plural(n_short, 'step')} in segments shorter than a window"
     if tables.training.budget:
         return Check(name, promise, f"{numbers}; {len(left):,} untrained_by_budget")
@@ -92,7 +92,7 @@ def logged(tables: Tables) -> Check:
 def all_samples(tables: Tables) -> Array:
     """What could have been drawn: the windows of all that the training shards admitted."""
     rows = tables.training_admitted
-    return tables.places.keys(*samples(rows, tables.segment_steps, tables.window))
+    return tables.places.keys(*samples(rows, tables.segment_steps, tables.span))
 
 
 def drawn_samples(tables: Tables) -> Array:
@@ -107,7 +107,7 @@ def _earlier(tables: Tables) -> Array:
     lines = tables.lines or {}
     for rows in (rows for shard, rows in lines.items() if shard != HELD_OUT):
         first = rows["segment"].astype(np.int64) * tables.segment_steps
-        n = rows["n_steps"].astype(np.int64) - tables.window + 1
+        n = rows["n_steps"].astype(np.int64) - tables.span + 1
         found.append(tables.places.keys(*spread(rows["simulation"], first, n)))
     return np.concatenate(found)
 
@@ -128,7 +128,7 @@ def _ledgers(tables: Tables) -> Iterator[Finding]:
     """What a shard holds for trained on stands in the log."""
     places, rows = tables.places, tables.training_admitted
     marked = rows[rows["drawn"] | rows["settled"]]
-    claimed = places.keys(*samples(marked, tables.segment_steps, tables.window))
+    claimed = places.keys(*samples(marked, tables.segment_steps, tables.span))
     for simulation, steps in places.by_simulation(without(claimed, drawn_samples(tables))):
         text = (
             f"Simulation {simulation}: a shard holds sample {spell(steps)} for trained on, and the "

@@ -8,7 +8,7 @@ import numpy as np
 
 from penstock_server.audit import contents, production, roles, training
 from penstock_server.audit.findings import BROKEN, UNKNOWN, Check, Finding
-from penstock_server.audit.places import samples, spread
+from penstock_server.audit.places import samples
 from penstock_server.audit.tables import Array, Tables
 from penstock_server.coordinator.records import COMPLETED
 from penstock_server.draw_log import joint_digest, sequence_digest
@@ -103,9 +103,7 @@ def _drawn_steps(tables: Tables) -> Array:
     """Each step that was in a window that was drawn, once."""
     draws = tables.all_draws
     first = np.unique(tables.places.keys(draws["simulation"], draws["step"]))
-    windows = np.full(len(first), tables.window)
-    simulation = tables.places.simulations(first)
-    return np.unique(tables.places.keys(*spread(simulation, first & 0xFFFFFFFF, windows)))
+    return np.unique(first[:, None] + tables.stride * np.arange(tables.window))
 
 
 def _of(tables: Tables, keys: Array, ids: Array) -> tuple[int, int]:

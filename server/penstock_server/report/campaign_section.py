@@ -26,6 +26,7 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("training ranks", ("training", "ranks")),
     ("batch size of a rank", ("training", "batch_size")),
     ("steps of a sample", ("training", "window")),
+    ("from one of them to the next", ("training", "stride")),
     ("optimizer", ("training", "optimizer")),
     ("learning rate", ("training", "learning_rate")),
     ("schedule", ("training", "schedule")),
