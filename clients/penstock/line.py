@@ -3,8 +3,8 @@
 What a message costs, ZeroMQ's thread and the receiver's, is many times the copy of a small step. So
 steps that follow each other quickly share one: never more than the campaign's stream.bunch_bytes,
 never older than OLD_S when the solver calls in. There is no thread to send them later: a solver
-that was quick and then computes for long keeps back its last few until its next call. Owned by the
-simulation.
+that was quick and then computes for long keeps back its last few until its next call, and sends
+step by step from then on, until such waits are less than LATE of its time. Owned by the simulation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from penstock.wire import FieldEntry, Header, Kind
 
 QUICK_S = 0.001  # between two steps of a solver for which it is worth it
 OLD_S = 0.002
+LATE = 0.05  # share of the time for which steps may be kept back by a solver that computes
 
 
 class MakeHeader(Protocol):
@@ -44,11 +45,16 @@ class Line:
         self._bunch_bytes = bunch_bytes
         self._bunch: _Bunch | None = None
         self._put_s = -math.inf
+        self._began_s = math.inf
+        self._late_s = 0.0  # for which steps were kept back between two calls
 
     def put(self, shipment: Shipment, values: Sequence[np.ndarray], step: int, t: float) -> None:
         """Takes a copy of the values that `shipment.check` let through."""
         now = time.monotonic()
-        quick, self._put_s = now - self._put_s < QUICK_S, now
+        self._note_late(now)
+        self._began_s = min(self._began_s, now)
+        late = self._late_s > LATE * (now - self._began_s)
+        quick, self._put_s = now - self._put_s < QUICK_S and not late, now
         bunch = self._bunch
         if bunch is None:
             most = shipment.most(self._bunch_bytes)
@@ -64,8 +70,15 @@ class Line:
 
     def glance(self) -> None:
         """Posts what has been kept back for too long."""
-        if self._bunch is not None and time.monotonic() - self._bunch.began_s > OLD_S:
+        now = time.monotonic()
+        if self._bunch is not None and now - self._bunch.began_s > OLD_S:
+            self._note_late(now)
             self.flush()
+
+    def _note_late(self, now: float) -> None:
+        waited_s = now - self._put_s
+        if self._bunch is not None and waited_s > OLD_S:
+            self._late_s += waited_s
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""

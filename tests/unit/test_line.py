@@ -118,6 +118,26 @@ def test_a_solver_that_becomes_slow_posts_what_was_kept_with_its_next_step(clock
     assert posted.steps() == [[0], [1, 2, 3]]
 
 
+def test_a_solver_that_computes_between_bursts_keeps_its_steps_back_once(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for burst in range(10):
+        for step in range(4):
+            put(line, 4 * burst + step)
+            clock.now += 1e-5
+        clock.now += 1.0
+    assert posted.steps() == [[0], [1, 2, 3, 4], *([step] for step in range(5, 40))]
+
+
+def test_a_rare_pause_of_a_quick_solver_is_forgotten(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(20_000):
+        put(line, step)
+        clock.now += 0.05 if step == 1000 else 1e-4
+    assert max(len(steps) for steps in posted.steps()[-10:]) > 5
+    alone = sum(len(steps) == 1 for steps in posted.steps())
+    assert 5_000 < alone < 10_000  # until a second has passed
+
+
 def test_no_step_grows_old_while_the_solver_calls_in(clock: Clock) -> None:
     line, posted = make(1 << 18)
     for step in range(100):
