@@ -45,14 +45,12 @@ class Line:
         self._bunch_bytes = bunch_bytes
         self._bunch: _Bunch | None = None
         self._put_s = -math.inf
-        self._began_s = math.inf
-        self._late_s = 0.0  # for which steps were kept back between two calls
+        self._began_s = self._called_s = time.monotonic()
+        self._late_s = 0.0  # for which steps were kept back while the solver did not call in
 
     def put(self, shipment: Shipment, values: Sequence[np.ndarray], step: int, t: float) -> None:
         """Takes a copy of the values that `shipment.check` let through."""
-        now = time.monotonic()
-        self._note_late(now)
-        self._began_s = min(self._began_s, now)
+        now = self._call_in()
         late = self._late_s > LATE * (now - self._began_s)
         quick, self._put_s = now - self._put_s < QUICK_S and not late, now
         bunch = self._bunch
@@ -70,15 +68,17 @@ class Line:
 
     def glance(self) -> None:
         """Posts what has been kept back for too long."""
-        now = time.monotonic()
+        now = self._call_in()
         if self._bunch is not None and now - self._bunch.began_s > OLD_S:
-            self._note_late(now)
             self.flush()
 
-    def _note_late(self, now: float) -> None:
-        waited_s = now - self._put_s
-        if self._bunch is not None and waited_s > OLD_S:
-            self._late_s += waited_s
+    def _call_in(self) -> float:
+        """The time; how long the solver was away counts if there were steps here."""
+        now = time.monotonic()
+        away_s, self._called_s = now - self._called_s, now
+        if self._bunch is not None and away_s > OLD_S:
+            self._late_s += away_s
+        return now
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""

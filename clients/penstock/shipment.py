@@ -61,8 +61,8 @@ class Shipment:
         return out
 
     def most(self, n_bytes: int) -> int:
-        """How many steps fit into so many bytes."""
-        return n_bytes // max(1, self._n_bytes)
+        """How many steps fit into so many bytes, each with its row of a bunch."""
+        return n_bytes // (self._n_bytes + wire.STEP.itemsize)
 
     def _complain(self, given: Mapping[str, Any]) -> None:
         for name in given:

@@ -109,10 +109,7 @@ class Simulation:
     @property
     def cancelled(self) -> bool:
         """Whether the server wants no more of this simulation; collective over the MPI ranks."""
-        for line in self._lines:
-            line.glance()
-        for sender in self._senders:
-            sender.glance()
+        self._glance()
         if self._outlet.anywhere(self.refusal is not None):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
@@ -148,6 +145,7 @@ class Simulation:
             )
         self._last_t = t
         self._calls += 1
+        self._glance()
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
@@ -161,7 +159,6 @@ class Simulation:
         self._open()
         at, ordinal = segment % len(self._senders), segment // len(self._senders)
         sender = self._senders[at]
-        sender.glance()
         if not self._may_send(sender, ordinal):
             self._flush()
             began_s = time.monotonic()
@@ -203,6 +200,13 @@ class Simulation:
             return False
         self.fail(f"{type(error).__name__}: {error}")
         return isinstance(error, Exception)
+
+    def _glance(self) -> None:
+        """The solver calls in: also shards whose turn it is not are looked at, and have steps."""
+        for line in self._lines:
+            line.glance()
+        for sender in self._senders:
+            sender.glance()
 
     def _close(self, outcome: str, reason: str) -> None:
         self.outcome, self.reason = outcome, reason

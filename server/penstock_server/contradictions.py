@@ -225,11 +225,48 @@ def _training(c: Campaign) -> Iterator[Conflict]:
             f"{c.training.stride} apart span {c.training.span}, and stream.segment_steps is "
             f"{c.stream.segment_steps}.",
         )
+    yield from _patch(c)
     if c.training.schedule == "cosine" and c.planned_batches is None:
         yield Conflict(
             "training.schedule",
             'schedule = "cosine" needs a known number of batches: set stop.batches, or '
             "solver.steps together with reservoir.draws_per_sample.",
+        )
+
+
+def _patch(c: Campaign) -> Iterator[Conflict]:
+    patch = c.training.patch
+    if patch is None:
+        return
+    grids = {name: spec.sent_grid for name, spec in c.step_fields.items()}
+    cut = {name: grid for name, grid in grids.items() if len(grid) == len(patch)}
+    if len(set(cut.values())) != 1:
+        given = ", ".join(f"{name}: {list(grid)}" for name, grid in grids.items())
+        yield Conflict(
+            "training.patch",
+            f"A patch of {len(patch)} axes is cut out of fields on one grid of as many axes; "
+            f"the grids are {given}.",
+        )
+        return
+    grid = next(iter(cut.values()))
+    if any(extent > length for extent, length in zip(patch, grid)):
+        yield Conflict(
+            "training.patch", f"patch = {list(patch)} does not fit into the grid {list(grid)}."
+        )
+    if ":" not in c.training.surrogate and c.training.training_step is None:
+        yield Conflict(
+            "training.surrogate",
+            f'"{c.training.surrogate}" predicts whole fields. With patch the surrogate is one of '
+            'your own, "module:Class", that predicts what its input fields cover.',
+        )
+    elif c.training.training_step is None and all(
+        grid != spec.sent_grid for spec in c.input_fields.values()
+    ):
+        yield Conflict(
+            "training.patch",
+            f"A network that is given no field on the grid {list(grid)} cannot know which patch "
+            "to predict: send one as an input field (the coordinates will do), or set "
+            "training_step, which gets the whole batch with its `origin`.",
         )
 
 

@@ -116,9 +116,9 @@ class Dispenser:
             self._shard.restore(body["batch"])
             self._unseen_only = False
         elif what == "export":
-            self._shard.ledger.copy(Path(body["path"]))
+            self._shard.export(Path(body["path"]), body["batch"])
         elif what == "settle":
-            self._shard.ledger.settle()
+            self._shard.ledger.settle(body["batch"])
         else:
             return {"error": f"There is no request {what!r}."}
         return {"ok": True}
@@ -162,13 +162,12 @@ class Dispenser:
         """
         shard, unseen = self._shard, self._shard.reservoir.unseen
         batches: list[tuple[Ids, int]] = []
-        starved = shard.credit.blocked or not any(s.live for s in shard.streams.values())
         patient = time.monotonic() < self._patient_until_s
         unseen_only = self._unseen_only or patient or shard.reservoir.policy in ("fifo", "firo")
         while len(batches) < most:
             before = len(unseen)
             n = before if unseen_only else stored
-            if n == 0 or (n < self._size and not (starved or shard.over)):
+            if n == 0 or (n < self._size and not (shard.credit.blocked or shard.over)):
                 break
             samples = shard.choose(self._size, unseen_only)
             if len(samples):

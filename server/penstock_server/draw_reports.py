@@ -28,8 +28,8 @@ class DrawReports:
         self._windows = slab.spec.windows
         self._lock = threading.Lock()  # the rank adds, its thread packs
         self._waiting: list[tuple[Promise, int]] = []  # taken as batch; the receiver wasn't told
-        self.n_first = 0  # first draws of these
-        self._sent: deque[list[bytes]] = deque()
+        self._n_first = 0  # first draws of these
+        self._sent: deque[tuple[list[bytes], int]] = deque()  # with the first draws in it
 
     @property
     def n_waiting(self) -> int:
@@ -40,34 +40,44 @@ class DrawReports:
         """The promise was taken as batch number `batch` of the training run."""
         with self._lock:
             self._waiting.append((promise, batch))
-            self.n_first += promise.n_first
+            self._n_first += promise.n_first
+
+    def unshown_first(self) -> int:
+        """First draws that the slab doesn't show yet, as far as anybody was told of them."""
+        if self._sent:
+            self.look()
+        with self._lock:
+            return self._n_first + sum(n_first for _, n_first in self._sent)
 
     def pack(self) -> list[bytes]:
         """The message about all that wait."""
         with self._lock:
-            waiting, self._waiting, self.n_first = self._waiting, [], 0
-        frames = pack_draws([_draw(promise, batch) for promise, batch in waiting])
-        self._sent.append(frames)
+            waiting, self._waiting = self._waiting, []
+            frames = pack_draws([_draw(promise, batch) for promise, batch in waiting])
+            self._sent.append((frames, self._n_first))
+            self._n_first = 0
         if len(self._sent) > KEPT:
             self.look()
         return frames
 
     def look(self) -> bool:
         """Forgets what the slab shows; whether that is everything that was sent."""
-        while self._sent and self._shown(self._sent[0][1]):
-            self._sent.popleft()
-        return not self._sent
+        with self._lock:
+            while self._sent and self._shown(self._sent[0][0][1]):
+                self._sent.popleft()
+            return not self._sent
 
     def again(self) -> list[list[bytes]]:
         """The messages that were sent and that the slab doesn't show yet, in order."""
         self.look()
-        return list(self._sent)
+        with self._lock:
+            return [frames for frames, _ in self._sent]
 
     def clear(self) -> None:
         """The ranks go back: draws that are not noted never were."""
         with self._lock:
-            self._waiting, self.n_first = [], 0
-        self._sent.clear()
+            self._waiting, self._n_first = [], 0
+            self._sent.clear()
 
     def _shown(self, frame: bytes) -> bool:
         """Whether each sample is marked as drawn, or its slot was given up after it was."""

@@ -44,6 +44,16 @@ class Estimates:
         return sum(n_bytes for _, n_bytes in self.memory)
 
 
+def seen_bytes(c: Campaign) -> int:
+    """Of one step as the network sees it: whole, or a patch of it."""
+    patch, total = c.training.patch, 0
+    for spec in c.step_fields.values():
+        nodes = math.prod(spec.sent_grid)
+        seen = math.prod(patch) if patch and len(patch) == len(spec.sent_grid) else nodes
+        total += spec.sent_bytes * seen // nodes
+    return total
+
+
 def estimates(c: Campaign) -> Estimates:
     step_bytes = sum(f.sent_bytes for f in c.step_fields.values())
     input_bytes = sum(f.sent_bytes for f in c.input_fields.values())
@@ -65,7 +75,7 @@ def estimates(c: Campaign) -> Estimates:
         ("the other processes and Ray", SERVICES_BYTES),
     )
     return Estimates(
-        sample_bytes=step_bytes * c.training.window,
+        sample_bytes=seen_bytes(c) * c.training.window,
         segment_bytes=step_bytes * c.stream.segment_steps,
         slab_bytes=sum(slabs.values()) - held_out_bytes,
         held_out_bytes=held_out_bytes,

@@ -18,6 +18,7 @@ import torch
 from penstock_server.feed_line import FeedLine
 from penstock_server.feed_settings import FeedSettings
 from penstock_server.gathering import Gatherer
+from penstock_server.patches import find_patches
 from penstock_server.slab import BOOKS, COMMITTED, Slab, SlabError
 from penstock_server.work_ahead import WorkAhead
 from penstock_surrogates.batch import Batch
@@ -94,7 +95,7 @@ class ShardFeed:
         self._settings = settings
         self._slab = _attach(Path(settings.folder), settings.patience_s)
         pinned = settings.work_ahead and torch.cuda.is_available()
-        self._gatherer = Gatherer(self._slab, pinned)
+        self._gatherer = Gatherer(self._slab, pinned, find_patches(settings.patches))
         self._line = FeedLine(settings, self._slab, self._gatherer)
         self._worker = WorkAhead(self._gatherer, self._line.turn) if settings.work_ahead else None
         self._incarnation = 0
@@ -102,6 +103,8 @@ class ShardFeed:
 
     def stock(self, timeout_s: float) -> Stock:
         line = self._line
+        if self._worker is not None:
+            self._worker.check()
         if line.due:
             if self._worker is not None and line.ahead:
                 self._worker.turn()
@@ -120,7 +123,7 @@ class ShardFeed:
         return Stock(
             admitted=admitted,
             stored=stored,
-            unseen=max(0, unseen - line.reports.n_first),
+            unseen=max(0, unseen - line.reports.unshown_first()),
             capacity=capacity,
             ready=ready,
             fresh=fresh,
@@ -136,13 +139,13 @@ class ShardFeed:
             if not line.ahead:
                 self._await_batch()
             promise = line.ahead.popleft()
-            gathered = (worker or self._gatherer).gather(promise)
+            gathered = (worker or self._gatherer).gather(promise, batch)
             if gathered is None:
                 line.cancel(promise)
                 continue
             line.reports.add(promise, batch)
             if worker is not None and line.ahead:
-                worker.prepare(line.ahead[0])
+                worker.prepare(line.ahead[0], batch + 1)
             return gathered
 
     def skip(self, batch: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class FeedSettings:
     patience_s: float = 120.0
     dtype: str = "float64"  # of parameters and t
     work_ahead: bool = True  # gather in a thread, while the batch before is computed
+    patches: dict[str, Any] | None = None  # PatchSettings; None: whole fields

@@ -10,13 +10,14 @@ times what it does in a loop. So what can be done for a whole group is done for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from penstock_server.feed_messages import Generations, Group, Ids
+from penstock_server.patches import Box, Patches
 from penstock_server.slab import DESCRIPTOR, Slab
 from penstock_surrogates.batch import Batch
 
@@ -69,12 +70,15 @@ class SlotTable:
 class Gatherer:
     """Of one rank, from the slab beside it."""
 
-    def __init__(self, slab: Slab, pinned: bool = False) -> None:
-        """pinned: the fields of a batch stand where a CUDA device copies them from by itself."""
+    def __init__(self, slab: Slab, pinned: bool = False, patches: Patches | None = None) -> None:
+        """pinned: the fields of a batch stand where a CUDA device copies them from by itself.
+
+        patches: of the fields it names, one box a sample.
+        """
         spec = slab.spec
         self._length, self._windows = spec.segment_steps, spec.windows
         self._window, self._span = spec.window, spec.span
-        self._n_parameters, self._pinned = spec.n_parameters, pinned
+        self._n_parameters, self._pinned, self._patches = spec.n_parameters, pinned, patches
         self._table = SlotTable(slab)
         self._offsets = spec.stride * np.arange(spec.window)
         self._t, self._parameters = slab.t.reshape(-1), slab.parameters
@@ -89,6 +93,11 @@ class Gatherer:
             (name, flat.unsqueeze(1) if spec.window == 1 else flat)
             for name, flat in self.fields.items()
         ]
+
+    @property
+    def by_number(self) -> bool:
+        """Whether what a batch has depends on its number."""
+        return self._patches is not None
 
     def promises(self, group: Group) -> list[Promise]:
         """The batches of a group, in order."""
@@ -125,9 +134,13 @@ class Gatherer:
             begin = end
         return promises
 
-    def gather(self, promise: Promise) -> Batch | None:
-        """The batch, or None when one of its slots was given to another segment before."""
+    def gather(self, promise: Promise, number: int) -> Batch | None:
+        """Batch `number`, or None when one of its slots was given to another segment before."""
         batch, index = promise.batch, promise.index
+        if self._patches is not None:
+            batch = self._cut(promise, number, self._patches)
+            now = self._table.generations(promise.places)
+            return batch if now.tobytes() == promise.generations else None
         for name, flat in self._steps:
             batch.fields[name] = self._select(flat, index)
         if self._window > 1:
@@ -138,6 +151,35 @@ class Gatherer:
             batch.inputs[name] = self._select(array, promise.rows)
         now = self._table.generations(promise.places)
         return batch if now.tobytes() == promise.generations else None
+
+    def _cut(self, promise: Promise, number: int, patches: Patches) -> Batch:
+        """Boxes of the fields that are cut, the others whole."""
+        k, samples = self._window, len(promise.samples)
+        origins = patches.origins(number, samples)
+        boxes = patches.boxes(origins)
+        fields, inputs = {}, {}
+        for name, flat in self.fields.items():
+            if name in patches.names:
+                index = promise.index.tolist()
+                own = self._boxes(flat, index, [box for box in boxes for _ in range(k)])
+            else:
+                own = self._select(flat, promise.index)
+            fields[name] = own.view(samples, k, *own.shape[1:])
+        for name, array in self.inputs.items():
+            if name in patches.names:
+                inputs[name] = self._boxes(array, promise.rows.tolist(), boxes)
+            else:
+                inputs[name] = self._select(array, promise.rows)
+        return replace(
+            promise.batch, fields=fields, inputs=inputs, origin=torch.from_numpy(origins)
+        )
+
+    def _boxes(self, values: Tensor, index: list[int], boxes: list[Box]) -> Tensor:
+        shape = (len(index), *values[0][boxes[0]].shape)
+        there = torch.empty(shape, dtype=values.dtype, pin_memory=self._pinned)
+        for own, at, box in zip(there.numpy(), index, boxes):
+            own[...] = values[at][box].numpy()
+        return there
 
     def _select(self, values: Tensor, index: Tensor) -> Tensor:
         if not self._pinned:

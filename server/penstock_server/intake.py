@@ -77,7 +77,8 @@ class Intake:
         self.socket.setsockopt(zmq.BACKLOG, 4096)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 8 * max([largest, *inputs, 1 << 16]) + 4096)
+        self._most_bytes = 8 * max([largest, *inputs, 1 << 16]) + 4096  # of a frame, sent or lent
+        self.socket.setsockopt(zmq.MAXMSGSIZE, self._most_bytes)
         guard.protect(self.socket)
         self.socket.bind(address)
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -87,16 +88,17 @@ class Intake:
 
         One answer to a burst: what it costs to wake ZeroMQ's thread is more than a small part.
         """
-        n_bytes = 0
+        n_bytes, busy = 0, True
         for _ in range(BURST):
             try:
                 identity = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
-                self._look_at_loans()
+                busy = False
                 break
             n_bytes += self._take(identity)
             if n_bytes > BURST_BYTES:
                 break
+        self._look_at_loans(busy)
         for stream in self.shard.credit.grant():
             self._dirty.update(stream.peers)
         for stream, why in self.shard.take_dismissed():
@@ -137,6 +139,7 @@ class Intake:
         if header.kind == Kind.HELLO:
             known = Peer(identity, header.part, header.n_parts, header.step)
             known.loan = accept(offer)
+            self._forget_lender(known)
             self._peers[identity] = known
             self._resynced.pop(identity, None)
             self._dirty.add(identity)
@@ -272,6 +275,8 @@ class Intake:
     def _lent(self, peer: Peer, place: Payload, n_bytes: int) -> memoryview:
         if peer.loan is None:
             raise Refusal("shape", "A message names a place in memory that was not lent.")
+        if n_bytes > self._most_bytes:
+            raise Refusal("shape", f"A field of {n_bytes} bytes came; {self._most_bytes} are read.")
         try:
             found = peer.loan.view(place, n_bytes)
         except LoanOver as error:
@@ -281,13 +286,13 @@ class Intake:
         self.counters["lent_bytes"] += n_bytes
         return found
 
-    def _look_at_loans(self) -> None:
+    def _look_at_loans(self, busy: bool) -> None:
         now_s = time.monotonic()
         if now_s > self._loans_s + LOANS_S:
             self._loans_s = now_s
             for peer in self._peers.values():
                 if peer.loan is not None:
-                    peer.loan.look(now_s)
+                    peer.loan.look(now_s, busy)
 
     def _discard(self) -> None:
         while self.socket.getsockopt(zmq.RCVMORE):
@@ -373,6 +378,17 @@ class Intake:
             self.socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.ZMQError:
             self.counters["unsendable"] += 1
+
+    def _forget_lender(self, known: Peer) -> None:
+        """What came from this memory over an earlier connection is sent again over the new one.
+
+        Read late, its places would hold other steps by then.
+        """
+        if known.loan is None:
+            return
+        for peer in list(self._peers.values()):
+            if peer.loan is not None and peer.loan.token == known.loan.token:
+                self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
         self._peers.pop(peer.identity, None)

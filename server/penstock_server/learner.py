@@ -140,6 +140,7 @@ def first(batch: Batch) -> Batch:
         simulation=batch.simulation[:1].clone(),
         step=batch.step[:1].clone(),
         inputs={name: values[:1].clone() for name, values in batch.inputs.items()},
+        origin=None if batch.origin is None else batch.origin[:1].clone(),
     )
 
 
@@ -147,15 +148,19 @@ def blank(problem: Problem, normalisation: Normalisation) -> Batch:
     """A sample at the means, for a rank that never had one: finite under any loss."""
     device, k = normalisation.low.device, problem.window
 
-    def means(name: str, shape: tuple[int, ...]) -> Tensor:
+    def means(name: str, *leading: int) -> Tensor:
+        shape = (*leading, *problem.seen_shape(name))
         zeros = torch.zeros(shape, dtype=torch.float64, device=device)
         return normalisation.decode_fields({name: zeros})[name]
 
     return Batch(
         parameters=torch.tensor([[p.low for p in problem.parameters]], device=device).double(),
         t=torch.full((1, k), normalisation.t_range[0], dtype=torch.float64, device=device),
-        fields={name: means(name, (1, k, *f.shape)) for name, f in problem.fields.items()},
+        fields={name: means(name, 1, k) for name in problem.fields},
         simulation=torch.zeros(1, dtype=torch.int64, device=device),
         step=torch.zeros((1, k), dtype=torch.int64, device=device),
-        inputs={name: means(name, (1, *f.shape)) for name, f in problem.inputs.items()},
+        inputs={name: means(name, 1) for name in problem.inputs},
+        origin=None
+        if problem.patch is None
+        else torch.zeros((1, len(problem.patch)), dtype=torch.int64, device=device),
     )

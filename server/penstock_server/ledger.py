@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Ledger:
         self._blocks: dict[int, list[int]] = {}  # simulation -> blocks that have a chunk
         self._admitted: dict[int, int] = {}
         self._used = 0
-        self._copied: npt.NDArray[Any] = np.empty((0, SEGMENTS // 8), "u1")
+        self._copied: dict[int, npt.NDArray[Any]] = {}  # batch -> drawn bits of its copy
         if writable and not path.exists():
             path.touch(mode=0o600)
         standing = path.stat().st_size // CHUNK.itemsize
@@ -97,9 +97,12 @@ class Ledger:
         """Sets the drawn bit: every sample of the segment was trained on before a snapshot."""
         return self._set("drawn", simulation, segment)
 
-    def settle(self) -> None:
-        """What was drawn when `copy` was last called is settled: its checkpoint is durable."""
-        self._chunks["settled"][: len(self._copied)] = self._copied
+    def settle(self, batch: int) -> None:
+        """What the copy of this batch has as drawn is settled: its checkpoint is durable."""
+        copied = self._copied.get(batch)
+        if copied is not None:
+            self._chunks["settled"][: len(copied)] = copied
+            self._copied = {other: bits for other, bits in self._copied.items() if other > batch}
 
     def end(self, simulation: int, n_steps: int, n_segments: int) -> None:
         """Notes the number of steps of a simulation, and of its segments in this shard."""
@@ -195,12 +198,25 @@ class Ledger:
         rows["n_steps"] = np.array(each, np.int64)[place]
         return rows
 
-    def copy(self, path: Path) -> None:
-        """Writes the ledger as it stands to a file of its own, for a durable checkpoint."""
-        self._copied = self._chunks["drawn"][: self._used].copy()
+    def copy(
+        self, path: Path, batch: int | None = None, trained: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        """Writes the ledger to a file of its own; for the checkpoint of a batch, with its number.
+
+        trained: (simulation, segment) that are drawn in the copy and not yet here.
+        """
+        chunks = self._chunks[: self._used].copy()
+        for simulation, segment in trained:
+            at, bit = divmod(segment % SEGMENTS, 8)
+            chunks["drawn"][self._rows[simulation, segment // SEGMENTS], at] |= 1 << bit
+        if batch is not None:
+            # One before it may still be written; ranks went back from any later one.
+            before = [other for other in sorted(self._copied) if other < batch][-1:]
+            self._copied = {other: self._copied[other] for other in before}
+            self._copied[batch] = chunks["drawn"].copy()
         temporary = path.with_suffix(".part")
         with temporary.open("wb") as file:
-            file.write(self._chunks[: self._used].tobytes())
+            file.write(chunks.tobytes())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -18,6 +18,7 @@ from pathlib import Path
 from penstock.wire import ARENA, OFFER
 
 GONE_S = 5.0
+BUSY_GONE_S = 60.0  # while messages wait that may be of a process that is gone
 _PLACE = struct.Struct("<Q")
 _SEALS = fcntl.F_SEAL_SHRINK
 
@@ -33,8 +34,9 @@ class LoanOver(LoanError):
 class Loan:
     """The memory of one client process, mapped read-only."""
 
-    def __init__(self, pid: int, memory: mmap.mmap) -> None:
-        self._process = Path(f"/proc/{pid}")
+    def __init__(self, pid: int, memory: mmap.mmap, token: bytes) -> None:
+        self.token = token  # of this memory alone
+        self._pid, self._born = pid, _born(pid)
         self._memory: memoryview | None = memoryview(memory)
         self._gone_s: float | None = None  # when it was first seen that the process is gone
 
@@ -49,16 +51,16 @@ class Loan:
             raise LoanError(f"A place in lent memory is {at}; {len(self._memory)} bytes were lent.")
         return self._memory[at : at + n_bytes]
 
-    def look(self, now_s: float) -> None:
-        """Frees the memory GONE_S after its process; call it when nothing waits to be received.
+    def look(self, now_s: float, busy: bool) -> None:
+        """Frees the memory a while after its process; busy: messages wait to be received.
 
         A process that was killed says no goodbye, and its last messages may come after its end.
         """
-        if self._memory is None or self._process.exists():
+        if self._memory is None or (self._born is not None and _born(self._pid) == self._born):
             return
         if self._gone_s is None:
             self._gone_s = now_s
-        elif now_s > self._gone_s + GONE_S:
+        elif now_s > self._gone_s + (BUSY_GONE_S if busy else GONE_S):
             self._memory = None
 
 
@@ -80,5 +82,14 @@ def accept(offer: bytes) -> Loan | None:
         finally:
             os.close(file)
         if hmac.compare_digest(memory[: len(token)], token):
-            return Loan(pid, memory)
+            return Loan(pid, memory, token)
     return None
+
+
+def _born(pid: int) -> int | None:
+    """When a process began, in ticks of the machine: another may get its number after it."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if words[0] == "Z" else int(words[19])

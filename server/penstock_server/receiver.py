@@ -150,6 +150,7 @@ def serve(settings: ReceiverSettings) -> None:
     for socket in (intake.socket, dispenser.socket, *guard.sockets):
         poller.register(socket, zmq.POLLIN)
     incarnation = time.time_ns()
+    _write_books(shard, reporter.over, incarnation)  # before anybody is answered
     try:
         while not reporter.stopped:
             spent.on("idle")

@@ -68,7 +68,7 @@ class ReplayFeed(StoredFeed):
         order = [name for name in self._settings.components if name in found.fields]
         found = replace(found, fields={name: found.fields[name] for name in order})
         _compare(logged, found, batch)
-        return found
+        return found if self._patches is None else self._patches.cut(found, batch)
 
     def skip(self, batch: int) -> None:
         """A round in which this rank has no part."""

@@ -207,6 +207,10 @@ class Reservoir:
             slots.append(slot)
         return slots
 
+    def drawn_by(self, batch: int) -> list[int]:
+        """The slots that a snapshot of `batch` would let go; nothing changes."""
+        return [slot for drawn, slot in self._fresh if drawn <= batch]
+
     def keep(self, ordinal: int) -> None:
         """Everything that was admitted up to this ordinal is stored."""
         if self._kept is None:

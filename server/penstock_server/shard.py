@@ -341,6 +341,12 @@ class Shard:
             row = self.slab.descriptor[slot]
             self.ledger.draw(int(row["simulation"]), int(row["segment"]))
 
+    def export(self, path: Path, batch: int) -> None:
+        """The ledger as it will be when a snapshot of all draws up to `batch` stands."""
+        rows = self.slab.descriptor[self.reservoir.drawn_by(batch)]
+        trained = [(int(row["simulation"]), int(row["segment"])) for row in rows]
+        self.ledger.copy(path, batch, trained)
+
     def look_at_keeper(self) -> None:
         """What the keeper has stored by now may be evicted."""
         self.reservoir.keep(int(self.slab.kept[0]))

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from penstock_server.dataset import DataSet, DataSetError, Group, gather
 from penstock_server.feed import Stock
+from penstock_server.patches import find_patches
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.normalisation import Moments
 
@@ -46,6 +47,7 @@ class StoredFeedSettings:
     seed: int
     rows: list[int] | None = None
     loader_workers: int | None = None
+    patches: dict[str, Any] | None = None  # PatchSettings; None: whole fields
 
 
 class StoredSamples(Dataset[Batch]):
@@ -107,6 +109,7 @@ class StoredFeed:
         self._group = data.roles["train"]
         rows = data.rows("train") if settings.rows is None else np.array(settings.rows)
         self._rows = rows
+        self._patches = find_patches(settings.patches)
         self._samples = StoredSamples(
             self._group, rows, settings.window, settings.stride, settings.segment_steps
         )
@@ -140,7 +143,8 @@ class StoredFeed:
             self._next = batch - 1
             self._batches = iter(self._loader())
         self._next += 1
-        return next(self._batches)
+        found = next(self._batches)
+        return found if self._patches is None else self._patches.cut(found, batch)
 
     def restore(self, batch: int) -> None:
         self._next, self._batches = batch, None

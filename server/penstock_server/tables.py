@@ -126,6 +126,11 @@ class FieldSpec(Table):
         return (*grid, len(self.keep_components or range(self.components)))
 
     @property
+    def sent_grid(self) -> tuple[int, ...]:
+        """The axes of sent_shape without that of the components."""
+        return self.sent_shape[:-1] if self.components > 1 else self.sent_shape
+
+    @property
     def sent_bytes(self) -> int:
         """Bytes of one step of the field as sent, all ranks together."""
         return math.prod(self.sent_shape) * (4 if self.dtype == "float32" else 8)
@@ -134,7 +139,8 @@ class FieldSpec(Table):
 class Stream(Table):
     segment_steps: Count = 1
     window_bytes: Count = 67_108_864
-    bunch_bytes: Annotated[int, Field(ge=0)] = 262_144  # steps in one message; 0: one step each
+    # Steps in one message; 0: one step each. Receivers take frames of half a megabyte in any case.
+    bunch_bytes: Annotated[int, Field(ge=0, le=524_288)] = 262_144
     shared_memory: bool = True  # between a worker and a receiver on one host
     shards_per_simulation: Count = 4
 
@@ -163,7 +169,8 @@ class Offline(Table):
 class Training(Table):
     """`normalisation`: the folder of a model whose constants are taken, instead of new ones.
 
-    A sample is `window` steps, each `stride` steps after the one before.
+    A sample is `window` steps, each `stride` steps after the one before. patch: of every sample
+    drawn the network sees one box of this many nodes, which lies anywhere on the fields' grid.
     """
 
     surrogate: NameOrReference = "mlp"
@@ -172,6 +179,7 @@ class Training(Table):
     batch_size: Count = 10
     window: Count = 1
     stride: Count = 1
+    patch: tuple[Count, ...] | None = None
     optimizer: Literal["adam", "adamw", "sgd"] | Reference = "adam"
     learning_rate: Seconds = 1e-3
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

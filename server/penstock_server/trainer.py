@@ -58,7 +58,9 @@ def train(
     learner = Learner(plan.learning, ranks.rank, ranks.world)
     turns = Turns(feed, ranks, plan.limits, clock, spent)
     drawn = Drawn(plan.learning.problem.parameter_names, plan.warm_up)
-    log = plan.saving.draw_log(ranks.rank, tuple(plan.learning.problem.fields))
+    problem = plan.learning.problem
+    whole = problem.patch is None  # of boxes there is no checksum that a shard would know
+    log = plan.saving.draw_log(ranks.rank, tuple(problem.fields) if whole else ())
     saver = Saver(plan.saving, learner, feed, ranks, drawn, log)
     progress = Progress(report, plan.report_s, ranks.rank, learner, turns)
     try:

@@ -25,6 +25,7 @@ from penstock_server.interpreters import Command
 from penstock_server.keeper import KeeperSettings
 from penstock_server.launch.launcher import Agency
 from penstock_server.learner import LearningPlan
+from penstock_server.patches import PatchSettings
 from penstock_server.receiver import ReceiverSettings
 from penstock_server.replay import Recording
 from penstock_server.replay_feed import ReplayFeedSettings
@@ -58,7 +59,16 @@ def problem_of(campaign: Campaign) -> Problem:
         fields(campaign.input_fields),
         window=campaign.training.window,
         stride=campaign.training.stride,
+        patch=campaign.training.patch,
     )
+
+
+def patch_settings(campaign: Campaign, rank: int) -> dict[str, Any] | None:
+    """Which boxes a rank sees of the fields; None: it sees them whole."""
+    problem = problem_of(campaign)
+    if problem.patch is None:
+        return None
+    return asdict(PatchSettings(problem.grid, problem.patch, problem.patched, campaign.seed, rank))
 
 
 def coordinator_settings(
@@ -300,6 +310,7 @@ def stored_feed_settings(
             seed=campaign.seed,
             rows=list(rows),
             loader_workers=campaign.offline.loader_workers,
+            patches=patch_settings(campaign, rank),
         )
     )
 
@@ -321,6 +332,7 @@ def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, An
             batch_size=campaign.training.batch_size,
             components=components(campaign),
             patience_s=campaign.liveness.coordinator_patience_s,
+            patches=patch_settings(campaign, rank),
         )
     )
 

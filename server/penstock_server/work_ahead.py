@@ -20,32 +20,42 @@ class WorkAhead:
         """tend: called after every batch and at every `turn`, in the thread."""
         self._gatherer, self._tend = gatherer, tend
         self._next: Promise | None = None
+        self._number = 0  # of the batch that it was gathered for
         self._closed = False
-        self._asked: SimpleQueue[Promise | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[Promise | None, Batch | Exception | None]] = SimpleQueue()
+        self._error: Exception | None = None
+        self._asked: SimpleQueue[tuple[Promise, int] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[Promise | None, Batch | None]] = SimpleQueue()
         self._thread = Thread(target=self._run, name="work-ahead", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raises what went wrong in the thread."""
+        if self._error is not None:
+            raise self._error
 
     def turn(self) -> None:
         """Tend soon; returns at once."""
         self._asked.put(None)
 
-    def prepare(self, promise: Promise) -> None:
-        """It will be the next to be gathered, unless it becomes void."""
+    def prepare(self, promise: Promise, number: int) -> None:
+        """It will be the next to be gathered, as batch `number`, unless it becomes void."""
         if promise is not self._next:
-            self._next = promise
-            self._asked.put(promise)
+            self._next, self._number = promise, number
+            self._asked.put((promise, number))
 
-    def gather(self, promise: Promise) -> Batch | None:
+    def gather(self, promise: Promise, number: int) -> Batch | None:
         """As the gatherer does; raises what went wrong in the thread."""
+        self.check()
         if promise is not self._next:
-            return self._gatherer.gather(promise)
+            return self._gatherer.gather(promise, number)
         while True:
             done, batch = self._done.get()
-            if isinstance(batch, Exception):
-                raise batch
+            self.check()
             if done is promise:
-                return batch
+                break
+        if number != self._number and self._gatherer.by_number:
+            return self._gatherer.gather(promise, number)  # this rank was left out of a round
+        return batch
 
     def close(self) -> None:
         """May be called twice."""
@@ -55,12 +65,14 @@ class WorkAhead:
 
     def _run(self) -> None:
         while True:
-            promise = self._asked.get()
+            asked = self._asked.get()
             if self._closed:
                 return
+            promise = asked[0] if asked is not None else None
             try:
-                if promise is not None:
-                    self._done.put((promise, self._gatherer.gather(promise)))
+                if asked is not None:
+                    self._done.put((promise, self._gatherer.gather(*asked)))
                 self._tend()
-            except Exception as error:
-                self._done.put((promise, error))
+            except Exception as error:  # whatever it is, the rank is to hear of it
+                self._error = error
+                self._done.put((promise, None))

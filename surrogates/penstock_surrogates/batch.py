@@ -13,7 +13,8 @@ class Batch:
     """`b` samples of `k` steps each: consecutive ones, or every n-th (`training.stride`).
 
     Values are physical as the feed gives them; `Normalisation.encode` makes a batch of
-    normalised ones.
+    normalised ones. With `training.patch` fields and input fields on the grid are boxes out of the
+    whole ones, one box a sample.
     """
 
     parameters: Tensor  # (b, p), in the order of Problem.parameters
@@ -22,6 +23,7 @@ class Batch:
     simulation: Tensor  # (b,) int64
     step: Tensor  # (b, k) int64
     inputs: dict[str, Tensor] = field(default_factory=dict)  # name -> (b, *shape)
+    origin: Tensor | None = None  # (b, axes) int64, where the boxes begin; None: whole fields
 
     def __post_init__(self) -> None:
         b, k = len(self.parameters), self.t.shape[-1]
@@ -62,4 +64,5 @@ class Batch:
             simulation=move(self.simulation),
             step=move(self.step),
             inputs={name: move(values) for name, values in self.inputs.items()},
+            origin=None if self.origin is None else move(self.origin),
         )

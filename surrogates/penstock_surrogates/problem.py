@@ -76,6 +76,11 @@ class Field:
         """Number of values in one step."""
         return math.prod(self.shape)
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The axes without that of the components."""
+        return self.shape[:-1] if self.components > 1 else self.shape
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -87,6 +92,7 @@ class Problem:
     t_range: tuple[float, float] | None = None  # None: not known before the first data, or steady
     window: int = 1  # K, steps in a sample
     stride: int = 1  # steps of the stream from one of these to the next
+    patch: tuple[int, ...] | None = None  # extents of the boxes that training sees of the grid
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(self.parameters))
@@ -112,6 +118,40 @@ class Problem:
             raise ValueError(f"A sample needs a window of at least 1 step, not {self.window}.")
         if self.stride < 1:
             raise ValueError(f"Steps of a sample are at least 1 apart, not {self.stride}.")
+        if self.patch is not None:
+            object.__setattr__(self, "patch", tuple(int(n) for n in self.patch))
+            self._check_patch(self.patch)
+
+    def _check_patch(self, patch: tuple[int, ...]) -> None:
+        grids = {spec.grid for spec in self.fields.values() if len(spec.grid) == len(patch)}
+        if len(grids) != 1:
+            found = " and ".join(str(list(grid)) for grid in sorted(grids)) or "none"
+            raise ValueError(
+                f"A patch of {len(patch)} axes is cut out of fields on one grid of as many axes, "
+                f"but there are {found}."
+            )
+        (grid,) = grids
+        if any(not 0 < extent <= length for extent, length in zip(patch, grid)):
+            raise ValueError(f"A patch of {list(patch)} does not fit into the grid {list(grid)}.")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """What patches are cut out of; empty without any."""
+        axes = len(self.patch or ())
+        return next((f.grid for f in self.fields.values() if axes and len(f.grid) == axes), ())
+
+    @property
+    def patched(self) -> tuple[str, ...]:
+        """The fields and input fields that training sees in boxes."""
+        both = {**self.fields, **self.inputs}
+        return tuple(name for name, f in both.items() if self.grid and f.grid == self.grid)
+
+    def seen_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a field or input field in a batch of training."""
+        shape = {**self.fields, **self.inputs}[name].shape
+        return (
+            shape if name not in self.patched else (*(self.patch or ()), *shape[len(self.grid) :])
+        )
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -151,6 +191,7 @@ class Problem:
             "t_range": None if self.t_range is None else list(self.t_range),
             "window": self.window,
             "stride": self.stride,
+            "patch": None if self.patch is None else list(self.patch),
         }
 
     @classmethod
@@ -164,4 +205,5 @@ class Problem:
             t_range=None if t_range is None else (t_range[0], t_range[1]),
             window=int(values.get("window", 1)),
             stride=int(values.get("stride", 1)),
+            patch=values.get("patch"),
         )

@@ -51,9 +51,9 @@ class HandMade:
         frame = bytes(wire.encode(Header(kind, **values)))
         self.socket.send_multipart([frame, *payloads])
 
-    def hello(self, greeting: int = 1) -> None:
+    def hello(self, greeting: int = 1, *offer: bytes) -> None:
         self.sequence = 0
-        self.send(Kind.HELLO, numbered=False, step=greeting)
+        self.send(Kind.HELLO, *offer, numbered=False, step=greeting)
 
     def plan(self, *numbers: int, plan: int = 1) -> None:
         payload = np.array(numbers or WHOLE, dtype="<i8").tobytes()

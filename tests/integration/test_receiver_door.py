@@ -15,6 +15,7 @@ from hand_made import SHAPE, WHOLE, HandMade, content
 from scripted import CAMPAIGN, ReceiverProcess, ScriptedCoordinator, wait_for
 
 from penstock import wire
+from penstock.arena import Arena
 from penstock.wire import FieldEntry, Header, Kind
 
 pytestmark = pytest.mark.timeout(60)
@@ -243,6 +244,41 @@ def test_a_wrong_part_is_refused_with_the_reason_and_ends_its_simulation_alone(
     bystander.settle()
     assert not bystander.refused
     door.delivers(other)
+
+
+@pytest.mark.parametrize("kind", [Kind.PART, Kind.INPUT, Kind.BUNCH])
+def test_lent_fields_of_any_size_are_not_read_before_they_are_known(door: Door, kind: Kind) -> None:
+    """A sparse memory costs a client nothing; a copy of it would cost the receiver its life."""
+    arena = Arena(1 << 40)
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.hello(1, arena.offer)
+    peer.plan()
+    peer.open(simulation, simulation)
+    entry = FieldEntry(0, 1, 1 << 39, wire.LENT)
+    frames = [bytes(np.zeros(1, wire.STEP)), bytes(8)] if kind == Kind.BUNCH else [bytes(8)]
+    peer.send(
+        kind, *frames, simulation=simulation, lease=simulation, plan=1, fields=(entry,),
+        step=int(kind == Kind.BUNCH),
+    )  # fmt: skip
+    peer.settle()
+    assert simulation in peer.refused
+    assert peer.flags & wire.BORROWS
+    arena.close()
+
+
+def test_a_new_connection_of_a_lender_takes_the_place_of_the_old_one(door: Door) -> None:
+    arena = Arena(1000)
+    old, new = door.peer(), door.peer()
+    old.hello(1, arena.offer)
+    old.plan()
+    old.settle()
+    new.hello(1, arena.offer)
+    new.plan()
+    new.settle()
+    old.plan()
+    old.until(lambda: Kind.RESYNC in old.kinds)  # it is not known any more
+    arena.close()
 
 
 def test_a_part_without_open_is_refused(door: Door) -> None:

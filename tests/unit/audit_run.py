@@ -88,7 +88,7 @@ def write_ledger(path: Path, rows: Any) -> None:
             ledger.draw(simulation, segment)
         if row["n_steps"] >= 0:
             ledger.end(simulation, int(row["n_steps"]), 3)
-    ledger.copy(path)
-    ledger.settle()
+    ledger.copy(path, 1)
+    ledger.settle(1)
     ledger.copy(path)
     used.unlink()

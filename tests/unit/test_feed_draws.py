@@ -131,6 +131,23 @@ def test_a_wait_for_batches_and_the_end_tell_of_every_draw(tmp_path: Path) -> No
     pair.close()
 
 
+def test_between_two_simulations_a_short_batch_is_not_promised(tmp_path: Path) -> None:
+    """The ranks would not train on it, and full ones would stand behind it."""
+    pair = Pair(tmp_path, 0, policy="firo")
+    assert pair.receiver.admit(0, SIZE - 1) == SIZE - 1
+    assert not pair.feed.stock(0.2).ready
+    assert pair.receiver.admit(1, 7) == 7
+    assert len(pair.take()) == SIZE
+    while pair.feed.stock(0.1).ready:
+        assert len(pair.take()) == SIZE
+    pair.receiver.over()
+    rest = 0
+    while pair.feed.stock(0.2).ready:
+        rest += len(pair.take())
+    assert rest == (SIZE - 1 + 7) % SIZE
+    pair.close()
+
+
 def wait_until(pair: Pair, n: int) -> None:
     while pair.noted() < n:
         pair.receiver.do(lambda: None)
@@ -159,7 +176,7 @@ def test_a_draw_that_is_told_twice_is_counted_once(tmp_path: Path) -> None:
     for _ in range(20):
         drawn |= pair.take()
         pair.feed._line._report()
-        for frames in list(pair.feed._line.reports._sent):
+        for frames, _ in list(pair.feed._line.reports._sent):
             pair.feed._line._socket.send_multipart(frames)
         pair.feed.hold(False)
         assert pair.noted() == len(drawn)

@@ -72,7 +72,7 @@ def test_a_group_gives_the_windows_of_its_samples(
     promises = gatherer.promises(group(slab, samples, 4))
     assert [(p.epoch, p.number, p.n_first) for p in promises] == [(1, 7, 0), (1, 8, 1), (1, 9, 2)]
     for promise, own in zip(promises, samples.reshape(3, 4), strict=True):
-        batch = gatherer.gather(promise)
+        batch = gatherer.gather(promise, 1)
         assert batch is not None
         number = 100 + torch.from_numpy(own // windows)
         first = number * steps + torch.from_numpy(own % windows)
@@ -89,7 +89,7 @@ def test_without_parameters_there_are_none(tmp_path: Path) -> None:
     spec = SlabSpec(2, 1, 1, 0, {"u": ((3,), "float32")}, {}, 0, 1)
     slab = Slab.create(tmp_path / "slab", spec)
     gatherer = Gatherer(slab)
-    batch = gatherer.gather(gatherer.promises(group(slab, np.array([1, 0]), 2))[0])
+    batch = gatherer.gather(gatherer.promises(group(slab, np.array([1, 0]), 2))[0], 1)
     assert batch is not None
     assert batch.parameters.shape == (2, 0)
 
@@ -99,8 +99,8 @@ def test_a_slot_that_was_given_away_voids_its_batch_alone(tmp_path: Path) -> Non
     gatherer = Gatherer(writer.slab)
     first, second = gatherer.promises(group(writer.slab, np.arange(8), 4))
     writer.write(5, 900)
-    assert gatherer.gather(first) is not None
-    assert gatherer.gather(second) is None
+    assert gatherer.gather(first, 1) is not None
+    assert gatherer.gather(second, 1) is None
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
                 continue
             for promise in gatherer.promises(promised):
                 if worker is not None:
-                    worker.prepare(promise)
-                batch = (worker or gatherer).gather(promise)
+                    worker.prepare(promise, 1)
+                batch = (worker or gatherer).gather(promise, 1)
                 found["torn" if batch is None else "whole"] += 1
                 if batch is not None:
                     number = int(batch.simulation[0])
@@ -163,9 +163,9 @@ def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path:
     worker = WorkAhead(gatherer, lambda: None)
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
     promise.index = torch.tensor([10**6])
-    worker.prepare(promise)
+    worker.prepare(promise, 1)
     with pytest.raises(IndexError):
-        worker.gather(promise)
+        worker.gather(promise, 1)
     worker.close()
     worker.close()
 
@@ -176,8 +176,8 @@ def test_the_thread_tends_after_every_batch_and_when_it_is_told_to(tmp_path: Pat
     gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: tended.put(None))
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
-    worker.prepare(promise)
-    assert worker.gather(promise) is promise.batch
+    worker.prepare(promise, 1)
+    assert worker.gather(promise, 1) is promise.batch
     tended.get(timeout=10)
     worker.turn()
     tended.get(timeout=10)
@@ -189,10 +189,10 @@ def test_a_promise_that_became_void_does_not_take_the_place_of_another(tmp_path:
     gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None)
     void, unprepared, wanted = gatherer.promises(group(writer.slab, np.arange(6), 2))
-    worker.prepare(void)
-    batch = worker.gather(unprepared)
+    worker.prepare(void, 1)
+    batch = worker.gather(unprepared, 1)
     assert batch is not None and batch.simulation.tolist() == [102, 103]
-    worker.prepare(wanted)
-    batch = worker.gather(wanted)
+    worker.prepare(wanted, 2)
+    batch = worker.gather(wanted, 2)
     assert batch is not None and batch.simulation.tolist() == [104, 105]
     worker.close()

@@ -72,10 +72,10 @@ def test_the_ledger_agrees_with_sets_of_segments(
             model.exported = {}  # settle after a restart waits for the next checkpoint
         elif what == "copy":
             copies += 1
-            ledger.copy(folder / "copy")
+            ledger.copy(folder / "copy", copies)
             model.exported = {s: set(bits) for s, bits in model.drawn.items()}
         elif what == "settle":
-            ledger.settle()
+            ledger.settle(copies)
             for s, bits in model.exported.items():
                 model.settled[s] |= bits
         elif what == "resume" and copies:
@@ -172,3 +172,23 @@ def test_the_ranges_of_all_shards_of_a_checkpoint_are_put_together(tmp_path: Pat
                 ledger.draw(7, segment)
         ledger.copy(tmp_path / f"ledger-{shard}")
     assert settled_segments(tmp_path) == {7: [(0, 3), (5, 8)]}
+
+
+def test_a_copy_has_what_its_checkpoint_covers_and_settles_with_that_alone(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    for segment in range(12):
+        ledger.admit(7, segment)
+    ledger.draw(7, 0)
+    ledger.copy(tmp_path / "first", 200, [(7, 1), (7, 9)])
+    assert ledger.segments(7, "drawn") == [0]  # no snapshot stands yet
+    assert Ledger(tmp_path / "first", writable=False).segments(7, "drawn") == [0, 1, 9]
+    ledger.copy(tmp_path / "second", 400, [(7, 1), (7, 9), (7, 3)])
+    ledger.settle(300)
+    assert ledger.segments(7, "settled") == []
+    ledger.settle(200)  # the one at 400 was never finished
+    assert ledger.segments(7, "settled") == [0, 1, 9]
+    ledger.copy(tmp_path / "third", 300, [(7, 1), (7, 2), (7, 9)])
+    ledger.settle(400)  # the ranks went back from there
+    assert ledger.segments(7, "settled") == [0, 1, 9]
+    ledger.settle(300)
+    assert ledger.segments(7, "settled") == [0, 1, 2, 9]

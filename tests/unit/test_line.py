@@ -17,7 +17,7 @@ from penstock.wire import Header, Kind
 
 U = FieldSpec("u", 0, (2, 3), np.dtype("float32"))
 P = FieldSpec("p", 1, (), np.dtype("float64"))
-STEP_BYTES = 6 * 4 + 8
+STEP_BYTES = 6 * 4 + 8 + wire.STEP.itemsize
 QUICK, OLD = line.QUICK_S, line.OLD_S
 
 

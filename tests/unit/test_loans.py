@@ -49,9 +49,11 @@ def test_what_another_process_wrote_is_read_where_it_says() -> None:
         lender.kill()
         lender.wait()
     # It is still there for messages that were on their way, and then no more.
-    loan.look(100.0)
+    loan.look(100.0, busy=False)
     assert len(loan.view(place(int(at)), 8000)) == 8000
-    loan.look(100.0 + loans.GONE_S + 0.1)
+    loan.look(100.0 + loans.GONE_S + 0.1, busy=True)
+    assert len(loan.view(place(int(at)), 8000)) == 8000
+    loan.look(100.0 + loans.GONE_S + 0.1, busy=False)
     with pytest.raises(LoanOver):
         loan.view(place(int(at)), 8000)
 
@@ -61,7 +63,7 @@ def test_memory_of_a_living_process_is_kept() -> None:
     loan = accept(arena.offer)
     assert loan is not None
     for now in (0.0, 100.0, 200.0):
-        loan.look(now)
+        loan.look(now, busy=False)
     assert len(loan.view(place(0), 100)) == 100
     arena.close()
 
@@ -137,4 +139,18 @@ def test_buffers_take_from_the_arena_until_it_is_full() -> None:
     buffers.give(arrays[3])
     assert arena.offset(buffers.take((10, 10), np.dtype("f8"))) == offsets[3]
     assert arena.offset(arrays[2][:5]) == offsets[2]
+    arena.close()
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arena = Arena(1000)
+    loan = accept(arena.offer)
+    assert loan is not None
+    monkeypatch.setattr(loans, "_born", lambda pid: 1)  # it began with the machine
+    loan.look(0.0, busy=False)
+    loan.look(loans.GONE_S + 0.1, busy=False)
+    with pytest.raises(LoanOver):
+        loan.view(place(0), 100)
     arena.close()

@@ -13,6 +13,7 @@ from penstock_server.coordinator.requests import NotAccepted
 FAULTS, EVENTS, PROGRESS, VALIDATED = STREAMS = ("faults", "events", "progress", "validated")
 KEPT = 1_000  # entries of a stream in memory; the database has all
 PAGE_BYTES = 100_000  # of one stream in one answer, so that it stays below 1 MiB
+NUMBERS_BYTES = 50  # of an entry: its serial and seconds, with their names
 NEWEST = 20  # entries of a stream for one who does not say from where
 
 
@@ -72,7 +73,7 @@ class Journal:
         page: list[dict[str, Any]] = []
         size = 0
         for index in range(max(0, start - lines[0].serial), len(lines)):
-            size += len(lines[index].text)
+            size += len(lines[index].text) + NUMBERS_BYTES
             if page and size > PAGE_BYTES:
                 break
             page.append(lines[index].shown())

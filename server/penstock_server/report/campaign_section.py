@@ -27,6 +27,7 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("batch size of a rank", ("training", "batch_size")),
     ("steps of a sample", ("training", "window")),
     ("from one of them to the next", ("training", "stride")),
+    ("box of the grid that it shows", ("training", "patch")),
     ("optimizer", ("training", "optimizer")),
     ("learning rate", ("training", "learning_rate")),
     ("schedule", ("training", "schedule")),

@@ -1,0 +1,129 @@
+"""A simulation with several shards: no step stays behind on a line whose turn is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock import line, simulation, wire
+from penstock.buffers import Buffers
+from penstock.layout import FieldSpec, whole
+from penstock.shipment import Shipment
+from penstock.simulation import Simulation
+from penstock.wire import Header, Kind
+
+U = FieldSpec("u", 0, (4,), np.dtype("float32"))
+
+
+class Clock:
+    """Stands where the modules look for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 10.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Shard:
+    """A sender whose shard has room without end; keeps the steps of each message."""
+
+    def __init__(self) -> None:
+        self.messages: list[list[int]] = []
+        self.refused: dict[int, str] = {}
+        self.looked = 0
+
+    def glance(self) -> None:
+        self.looked += 1
+
+    def granted(self, lease: int) -> int:
+        return 10**6
+
+    def has_room(self) -> bool:
+        return True
+
+    def announce(self, key: Any, header: Header, payloads: Any) -> None: ...
+
+    def post(
+        self, header: Header, payloads: Any, memory: Any = None, give_back: Any = None
+    ) -> None:
+        if header.kind == Kind.PART:
+            self.messages.append([header.step])
+        elif header.kind == Kind.BUNCH:
+            self.messages.append(payloads[0]["step"].tolist())
+
+
+class Outlet:
+    """What a link gives a simulation."""
+
+    def __init__(self, shards: int, segment_steps: int, every: int = 1) -> None:
+        self.segment_steps, self.every, self.bunch_bytes = segment_steps, every, 1 << 18
+        self.buffers = Buffers()
+        self.shards = [Shard() for _ in range(shards)]
+        self._shipment = Shipment("step", [U], {"u": whole(U)})
+
+    def shipment(self, fields: Any, when: str) -> Shipment:
+        return self._shipment
+
+    def senders(self, shards: tuple[str, ...]) -> Any:
+        return self.shards
+
+    def tell_plan(self, senders: Any) -> None: ...
+
+    def header(self, kind: Kind, assignment: Any) -> Header:
+        return Header(kind, campaign=1)
+
+
+class Assignment:
+    """Wants everything, or the segments in these ranges."""
+
+    simulation = seed = lease = attempt = 1
+    role = "train"
+    shards = ("0", "1")
+    parameters: dict[str, float] = {}
+
+    def __init__(self, *wanted: tuple[int, int]) -> None:
+        self._wanted = wanted
+
+    def wants(self, segment: int) -> bool:
+        return not self._wanted or any(a <= segment <= b for a, b in self._wanted)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(line, "time", clock)
+    monkeypatch.setattr(simulation, "time", clock)
+    return clock
+
+
+def run(outlet: Outlet, steps: int, clock: Clock, seconds: Any, *wanted: tuple[int, int]) -> None:
+    sim = Simulation(Assignment(*wanted), outlet)  # type: ignore[arg-type]
+    for step in range(steps):
+        sim.send(step + 0.5, u=np.zeros(4))
+        clock.now += seconds(step)
+
+
+def test_a_shard_whose_turn_is_over_gets_its_steps_with_the_next_call(clock: Clock) -> None:
+    outlet = Outlet(2, segment_steps=4)
+    run(outlet, 6, clock, lambda step: 1e-5 if step < 4 else 600.0)
+    assert [step for message in outlet.shards[0].messages for step in message] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_steps_are_not_kept_while_others_are_not_wanted(clock: Clock, every: int) -> None:
+    outlet = Outlet(1, segment_steps=4, every=every)
+    last = 4 * every
+    run(outlet, last + 2, clock, lambda step: 1e-5 if step < last else 600.0, (0, 0))
+    assert [step for message in outlet.shards[0].messages for step in message] == [0, 1, 2, 3]
+    assert outlet.shards[0].looked >= last + 2
+
+
+def test_steps_share_messages_with_several_shards_too(clock: Clock) -> None:
+    one, two = Outlet(1, segment_steps=50), Outlet(2, segment_steps=50)
+    for outlet in (one, two):
+        run(outlet, 5000, clock, lambda step: 1e-4)
+        assert sum(len(shard.messages) for shard in outlet.shards) < 500
+    assert wire.STEP.itemsize == 16
