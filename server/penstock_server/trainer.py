@@ -51,9 +51,6 @@ def train(
     """
     ranks, clock = ranks or Ranks(), clock or WallClock()
     torch.set_num_threads(plan.threads)
-    # Adam's moments of a dead unit shrink without end, and arithmetic on denormal numbers takes
-    # ten times as long: a network with one unit in eight dead trained at a third of its speed.
-    torch.set_flush_denormal(True)
     spent = TimeSpent(clock)
     learner = Learner(plan.learning, ranks.rank, ranks.world)
     turns = Turns(feed, ranks, plan.limits, clock, spent)

@@ -101,6 +101,7 @@ def test_a_stopped_group_leaves_nothing_and_can_be_stopped_again(tmp_path: Path)
     with running(group):
         assert signal.getsignal(signal.SIGTERM) == handler
         poll_until(group, lambda: len(read_marks(tmp_path / "marks-0")) > 3)
+        assert (tmp_path / "marks-0.denormal").read_text() == "0.0"
         pids = group.pids
     group.stop()
     assert not any(psutil.pid_exists(pid) for pid in pids)

@@ -64,6 +64,7 @@ def history(run: Run) -> list[float]:
         return [float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"]]
 
 
+@pytest.mark.slow
 def test_hours_forwards_and_back_cancel_nothing(
     tmp_path: Path, start: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

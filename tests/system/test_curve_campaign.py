@@ -114,6 +114,7 @@ def test_strangers_are_refused_and_the_campaign_runs_through_with_its_keys_unsee
     assert not key_folder(run).exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_new_keys_and_refuses_the_old_ones(
     tmp_path: Path, start: Started
 ) -> None:

@@ -92,6 +92,7 @@ checksums = true
 """
 
 
+@pytest.mark.slow
 def test_boxes_train_a_network_that_predicts_whole_fields_and_are_replayed_to_the_bit(
     tmp_path: Path, start: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def said_by(run: Run, before: str) -> str:
     return run.output.removeprefix(before)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_in_a_sentence_and_it_is_resumed_when_there_is_room(
     tmp_path: Path, start: Started, disk: SmallDisk
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_read_only_disk_is_named(tmp_path: Path, start: Started, disk: SmallDi
     assert "Traceback" not in resumed.output
 
 
+@pytest.mark.slow
 def test_a_second_supervisor_on_a_running_folder_is_refused_and_disturbs_nothing(
     tmp_path: Path, start: Started
 ) -> None:
