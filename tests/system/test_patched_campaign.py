@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from whole import Started
+from whole import Started, check_replay
 
 from penstock_server.audit import audit, read_tables
 
@@ -111,15 +109,4 @@ def test_boxes_train_a_network_that_predicts_whole_fields_and_are_replayed_to_th
     assert network < 0.5 * constant
     model = json.loads((run.folder / "model" / "model.json").read_text())
     assert model["problem"]["patch"] == [4, 6]
-
-    command = [sys.executable, "-m", "penstock.command", "replay", str(run.folder), "--plain"]
-    done = subprocess.run(
-        [*command, "--runs", str(tmp_path / "replays")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "batches: the same, SHA-256" in done.stdout
-    assert "weights: the same to the bit" in done.stdout
+    check_replay(run.folder, tmp_path / "replays")

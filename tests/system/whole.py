@@ -197,6 +197,17 @@ def check_audit(run: Path) -> None:
     assert {check.verdict for check in found.checks} == {"holds"}, found.checks
 
 
+def check_replay(run: Path, runs: Path) -> None:
+    """`penstock replay` gives the same batches and weights; its own run goes below runs."""
+    command = [sys.executable, "-m", "penstock.command", "replay", str(run), "--plain"]
+    done = subprocess.run(
+        [*command, "--runs", str(runs)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "batches: the same, SHA-256" in done.stdout
+    assert "weights: the same to the bit" in done.stdout
+
+
 def children_of(pid: int) -> set[int]:
     """Every descendant of a process, from /proc."""
     table: dict[int, list[int]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock import line, simulation, wire
+from penstock import line, simulation
 from penstock.buffers import Buffers
 from penstock.layout import FieldSpec, whole
 from penstock.shipment import Shipment
@@ -126,4 +126,3 @@ def test_steps_share_messages_with_several_shards_too(clock: Clock) -> None:
     for outlet in (one, two):
         run(outlet, 5000, clock, lambda step: 1e-4)
         assert sum(len(shard.messages) for shard in outlet.shards) < 500
-    assert wire.STEP.itemsize == 16
