@@ -76,7 +76,9 @@ class Asker:
         self._resend_s = resend_s
         self._keys = keys
         self._context = context or zmq.Context.instance()
-        self._handshakes = Handshakes(self._context, keys.path if keys is not None else None)
+        self._handshakes = Handshakes(
+            self._context, address, keys.path if keys is not None else None
+        )
         self._number = 0
         self._frame: bytes | None = None  # the request that waits for its reply
         self._sent_at = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -224,6 +225,73 @@ def test_a_restarted_receiver_has_the_keys_and_its_clients_come_back(secured: Se
     wait_for(lambda: secured.coordinator.delivered >= set(simulations), what="the delivery")
 
 
+class Curt:
+    """Ends every connection: at once (a tunnel to nobody), or, as libzmq may, before its greeting
+    has left, when the other side's mechanism came first and is not `mechanism`."""
+
+    def __init__(self, mechanism: bytes) -> None:
+        self._mechanism = mechanism
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.ended = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            with line, contextlib.suppress(ConnectionError):
+                if self._mechanism:
+                    self._greet(line)
+            self.ended += 1
+
+    def _greet(self, line: socket.socket) -> None:
+        come = b""
+        line.sendall(handshakes.SIGNATURE)
+        line.settimeout(0.2)
+        try:
+            while len(come) <= len(handshakes.SIGNATURE):
+                come += line.recv(64) or bytes(64)
+        except TimeoutError:
+            line.sendall(b"\x01" + self._mechanism.ljust(52, b"\0"))
+            line.recv(64)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture(params=[b"CURVE", b"NULL", b""], ids=["curve", "null", "tunnel"])
+def curt(request: pytest.FixtureRequest) -> Iterator[Curt]:
+    server = Curt(request.param)
+    yield server
+    server.close()
+
+
+CURT = {
+    ("curve", "none"): "wants the campaign's key, and PENSTOCK_KEYS names no key file",
+    ("curve", "client"): "is of another campaign, or of an earlier session",
+    ("null", "client"): "has no keys, and PENSTOCK_KEYS names",
+}
+
+
+@pytest.mark.parametrize("file", ["none", "client"])
+def test_a_server_whose_greeting_is_cut_off_is_asked_for_it_and_a_tunnel_is_waited_for(
+    secured: Secured, curt: Curt, file: str, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(handshakes, "UNCERTAIN_S", 0.3)
+    keys = ClientKeys.read(secured.keys.client) if file == "client" else None
+    words = CURT.get((request.node.callspec.id.split("-")[0], file))
+    with (
+        Asker(curt.address, "t", resend_s=0.1, keys=keys) as asker,
+        pytest.raises(NoAnswer if words is None else penstock.KeyRefused, match=words),
+    ):
+        asker.ask("hello", timeout_s=2.0 if words is None else 20.0)
+    assert curt.ended > 2
+
+
 C_PROGRAM = r"""
 #include <stdio.h>
 #include "penstock.h"
@@ -266,10 +334,10 @@ def c_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "solver"
 
 
-def run_c(program: Path, keys: str) -> subprocess.CompletedProcess[str]:
+def run_c(program: Path, keys: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(program)], env={**os.environ, "PENSTOCK_KEYS": keys}, capture_output=True, text=True,
-        check=False, timeout=60,
+        check=False, timeout=timeout_s,
     )  # fmt: skip
 
 
@@ -300,6 +368,22 @@ def test_a_c_program_that_is_not_let_in_ends_with_the_reason(
     assert done.returncode != 0
     assert words in done.stderr
     assert not [key for key in key_texts(secured.keys, secured.strange) if key in done.stderr]
+
+
+@pytest.mark.parametrize("file", ["none", "client"])
+def test_a_c_program_asks_for_a_greeting_that_was_cut_off(
+    secured: Secured, c_program: Path, curt: Curt, file: str, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PENSTOCK_COORDINATOR", curt.address)
+    words = CURT.get((request.node.callspec.id.split("-")[0], file))
+    keys = secured.keys.client if file == "client" else ""
+    if words is not None:
+        assert words in run_c(c_program, keys).stderr
+        return
+    with pytest.raises(subprocess.TimeoutExpired):  # it may come yet
+        run_c(c_program, keys, timeout_s=3.0)
+    assert curt.ended > 2
 
 
 def _place(address: str) -> tuple[str, int]:
