@@ -30,7 +30,9 @@ from penstock_server.metrics import serve_counts
 from penstock_server.slab import COMMITTED, Slab
 from penstock_server.views import wait_for_slab
 
-POLL_S = 0.02
+POLL_S = 0.02  # between two looks at the slabs, at the least
+A_SLOT_S = 2e-6  # ... and for each slot, ten times what it costs to look at one
+WAITING = 16  # a slab of which one part in so many is new is looked at again at once
 ENDINGS_S = 2.0  # between two looks for simulations that have ended
 
 
@@ -69,6 +71,11 @@ class Keeper:
     def turn(self) -> int:
         """Stores everything that was admitted since the last turn; the number of segments."""
         return sum(self._copy(slab) for slab in self._slabs)
+
+    def pause_s(self, n: int) -> float:
+        """How long to let segments gather after a turn that found n; each look reads all slots."""
+        n_slots = sum(slab.spec.n_slots for slab in self._slabs)
+        return 0.0 if WAITING * n >= n_slots else max(POLL_S, A_SLOT_S * n_slots)
 
     def note_endings(self) -> None:
         """Writes down how many steps simulations have, as far as the shards know."""
@@ -159,8 +166,7 @@ def serve(settings: KeeperSettings) -> None:
             keeper.note_endings()
         if last:
             break
-        if not n:
-            time.sleep(POLL_S)
+        time.sleep(keeper.pause_s(n))
     keeper.note_endings()
     file.close()
 

@@ -63,6 +63,7 @@ def test_a_campaign_is_clean_and_what_is_changed_in_it_is_found(
     assert broken(audit(read_tables(ledger))).keys() == {"admitted", "once"}
 
 
+@pytest.mark.slow
 def test_a_rank_killed_in_the_middle_leaves_a_clean_audit(tmp_path: Path, start: Started) -> None:
     run = start(write_campaign(tmp_path, "--delay-ms", "5", simulations=60, ranks=2))
     run.wait_for(lambda: run.batches() > 30, 120)

@@ -81,7 +81,10 @@ def test_a_worker_and_a_rank_killed_once_each_lose_nothing(tmp_path: Path, start
     assert not leftovers(run)
 
 
-@pytest.mark.parametrize("victim", ["receiver-0", "coordinator", "a1", "validator"])
+@pytest.mark.parametrize(
+    "victim",
+    ["receiver-0", "coordinator", "a1", pytest.param("validator", marks=pytest.mark.slow)],
+)
 def test_a_process_killed_in_the_middle_is_started_again(
     tmp_path: Path, start: Started, victim: str
 ) -> None:

@@ -102,6 +102,7 @@ def test_hours_forwards_and_back_cancel_nothing(
     check_admissions(run.folder, simulations=83, steps=20)
 
 
+@pytest.mark.slow
 def test_who_is_started_again_in_an_earlier_hour_is_taken_for_the_newer_one(
     tmp_path: Path, start: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,16 @@ def keeper(shard: Shard, path: Path, keep: str | float = "all") -> Keeper:
     return Keeper([shard.slab], file, keep, seed=1)
 
 
+def test_a_trickle_gathers_and_a_flood_does_not_wait(tmp_path: Path) -> None:
+    large = Shard(tmp_path / "large", 40_000)
+    own = keeper(large, tmp_path / "data.h5")
+    assert own.pause_s(0) == own.pause_s(10) == pytest.approx(0.08)
+    assert own.pause_s(2500) == 0.0
+    small = keeper(Shard(tmp_path / "small", 4), tmp_path / "other.h5")
+    assert small.pause_s(0) == pytest.approx(0.02)
+    assert small.pause_s(1) == 0.0
+
+
 def test_segments_are_stored_before_their_slots_may_be_used_again(
     shard: Shard, tmp_path: Path
 ) -> None:
