@@ -335,6 +335,10 @@ def _ray(scratch: Path, n: int) -> Iterator[None]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray would run the ranks at niceness 15, behind every solver of the machine.
         "RAY_worker_niceness": "0",
+        # Measured by nobody here, they grow its raylet and its logs by megabytes an hour.
+        "RAY_enable_metrics_collection": "0",
+        "RAY_event_stats": "0",
+        "RAY_event_stats_print_interval_ms": "0",
         # Ray itself would write a token into the home folder.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
