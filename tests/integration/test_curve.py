@@ -259,6 +259,7 @@ class Curt:
             line.recv(64)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # or its thread would go on accepting
         self._listener.close()
 
 

@@ -66,6 +66,7 @@ def check_seconds(run: Run) -> None:
     assert summary["advice"] in " ".join(re.sub("[│\n]", " ", run.output).split())
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_rank_killed_once_each_lose_nothing(tmp_path: Path, start: Started) -> None:
     campaign = write_campaign(tmp_path, "--delay-ms", "5", simulations=60)
     run = start(campaign)
@@ -83,7 +84,12 @@ def test_a_worker_and_a_rank_killed_once_each_lose_nothing(tmp_path: Path, start
 
 @pytest.mark.parametrize(
     "victim",
-    ["receiver-0", "coordinator", "a1", pytest.param("validator", marks=pytest.mark.slow)],
+    [
+        "receiver-0",
+        "coordinator",
+        pytest.param("a1", marks=pytest.mark.slow),
+        pytest.param("validator", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_killed_in_the_middle_is_started_again(
     tmp_path: Path, start: Started, victim: str
@@ -142,6 +148,7 @@ def newly_reported(run: Run, process: str) -> tuple[float, float]:
     return time.monotonic(), sums[-1]
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_stream(tmp_path: Path, start: Started) -> None:
     run = start(write_campaign(tmp_path, ranks=2))
     assert run.finish() == 0, run.output

@@ -95,6 +95,11 @@ class ReceiverThread:
         """Nothing more will come."""
         self.do(lambda: setattr(self.shard, "over", True))
 
+    def settle(self) -> None:
+        """Returns when its books are those of a whole turn."""
+        for _ in range(2):
+            self.do(lambda: None)
+
     def halt(self) -> tuple[Event, Event]:
         """Between these two events it reads nothing; after them it is dead, but for `kill`."""
         entered, leave = Event(), Event()

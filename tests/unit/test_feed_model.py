@@ -111,6 +111,8 @@ class Draws(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 3))
     def kill_receiver_that_did_not_listen(self, n: int) -> None:
+        self.receiver.settle()
+        self.feed.stock(0.0)  # who has not greeted it would wait for its answer in vain
         entered, leave = self.receiver.halt()
         assert entered.wait(10)
         while n and self.feed._line.ahead:
