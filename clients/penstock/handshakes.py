@@ -13,7 +13,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 UNCERTAIN_S = 10.0  # of broken handshakes; a server that is restarted breaks one at most
-GREETING_S = 1.0  # to wait for a server's own greeting
+GREETING_S = 1.0  # to wait for each part of a server's own greeting
 WATCHED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -53,7 +53,8 @@ class Handshakes:
     def refusal(self, now_s: float) -> str:
         """Why the server does not let this process in, as a sentence; empty: it may yet.
 
-        Takes up to GREETING_S when handshakes have been failing for UNCERTAIN_S.
+        Takes up to twice GREETING_S, or a little more of a server that greets in small parts, when
+        handshakes have been failing for UNCERTAIN_S.
         """
         while self._monitor is not None and self._monitor.poll(0):
             message = recv_monitor_message(self._monitor)

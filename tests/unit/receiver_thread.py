@@ -95,7 +95,7 @@ class ReceiverThread:
         """Nothing more will come."""
         self.do(lambda: setattr(self.shard, "over", True))
 
-    def settle(self) -> None:
+    def await_turn(self) -> None:
         """Returns when its books are those of a whole turn."""
         for _ in range(2):
             self.do(lambda: None)

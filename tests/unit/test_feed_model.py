@@ -111,7 +111,7 @@ class Draws(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 3))
     def kill_receiver_that_did_not_listen(self, n: int) -> None:
-        self.receiver.settle()
+        self.receiver.await_turn()
         self.feed.stock(0.0)  # who has not greeted it would wait for its answer in vain
         entered, leave = self.receiver.halt()
         assert entered.wait(10)

@@ -4,7 +4,7 @@
 #ifndef PENSTOCK_UNCERTAIN_S /* of broken handshakes; a restarted server breaks one at most */
 #define PENSTOCK_UNCERTAIN_S 10.0
 #endif
-#define GREETING_S 1.0 /* to wait for a server's own greeting */
+#define GREETING_S 1.0 /* to wait for each part of a server's own greeting */
 #define OTHER_MECHANISM 0x11000002u /* one side has CURVE, the other has not */
 
 enum refusal { NOT_REFUSED, OTHER_CLIENT_KEY, OTHER_SERVER_KEY, WANTS_KEYS, HAS_NO_KEYS };
@@ -102,7 +102,7 @@ static void handshakes_read(handshakes *h, int keyed, double now) {
 }
 
 /* Fails once it is plain that the server does not let this program in; key_file may be NULL. Takes
- * up to GREETING_S when handshakes have been failing for PENSTOCK_UNCERTAIN_S. */
+ * up to twice GREETING_S when handshakes have been failing for PENSTOCK_UNCERTAIN_S. */
 static penstock_code handshakes_check(handshakes *h, const char *address, const char *key_file,
                                       problem *why) {
     handshakes_read(h, key_file != NULL, now_s());
