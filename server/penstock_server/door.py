@@ -26,8 +26,8 @@ Array = npt.NDArray[Any]
 class Refusal(Exception):
     """Why a message is not taken; `kind` decides what the coordinator does about it."""
 
-    # nan, shape, undeclared, layout, credit, inputs, role, steps, unreproducible; and for what is
-    # known already and not reported again: superseded, quarantined
+    # nan, shape, undeclared, layout, credit, inputs, role, steps, unreproducible, unplanned; and
+    # for what is known already and not reported again: superseded, quarantined
     kind: str
     reason: str
     field: str = ""

@@ -59,6 +59,7 @@ class ReceiverSettings:
     rows: int
     seed: int
     threshold: int  # stored samples from which batches are handed out
+    most_simulations: int  # of so many the ledger keeps books; a client could make up numbers
     parameters: list[str]
     fields: dict[str, Any]  # name -> {"shape", "dtype"}, what is sent
     inputs: dict[str, Any]
@@ -127,6 +128,7 @@ def make_shard(settings: ReceiverSettings) -> Shard:
             find_check(settings.check) if settings.check else None,
             settings.parameters,
         ),
+        settings.most_simulations,
     )
 
 

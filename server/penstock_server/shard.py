@@ -6,6 +6,7 @@ may the receiver acknowledge. A restarted receiver rebuilds everything here by a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Shard:
         checksums: bool = False,
         journal: Path | None = None,
         physics: Physics = NO_DEMANDS,
+        most_simulations: float = math.inf,
     ) -> None:
         self.slab, self.ledger, self.reservoir = slab, ledger, reservoir
         self.spec = slab.spec
@@ -72,6 +74,7 @@ class Shard:
         self._inputs = parts.Inputs(slab, field_order)
         self._t = slab.t.reshape(-1)
         self._physics = physics
+        self._most_simulations = most_simulations
         self.admitted_samples = 0
         self.credit = Credit(
             self.streams,
@@ -90,6 +93,11 @@ class Shard:
     def open(self, header: Header, parameters: bytes, peer: bytes) -> Stream:
         """A part of a lease announces itself; a higher lease supersedes a lower one."""
         self._door.check_open(header, parameters)
+        unknown = not self.ledger.knows(header.simulation)
+        if unknown and self.ledger.n_simulations >= self._most_simulations:
+            raise Refusal("unplanned", f"Simulation {header.simulation} came, and this shard has "
+                          f"heard of {self.ledger.n_simulations} already; so many were never "
+                          "planned.")  # fmt: skip
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
             raise Refusal("superseded", f"Lease {header.lease} of simulation {header.simulation} "

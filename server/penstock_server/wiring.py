@@ -120,6 +120,12 @@ def coordinator_settings(
     )
 
 
+def most_simulations(campaign: Campaign) -> int:
+    """So many numbers a campaign can use: one that is replaced leaves its place to another."""
+    design = campaign.design
+    return campaign.solver.max_attempts * (design.simulations + design.validation + design.test)
+
+
 def receiver_settings(
     campaign: Campaign, run: RunFolder, addresses: Addresses, shard: str, ledgers: Path | None
 ) -> ReceiverSettings:
@@ -150,6 +156,7 @@ def receiver_settings(
         rows=size.rows,
         seed=campaign.seed,
         threshold=campaign.reservoir.threshold // training.ranks,
+        most_simulations=most_simulations(campaign),
         parameters=list(campaign.design.parameters),
         fields=arrays(campaign.step_fields),
         inputs=arrays(campaign.input_fields),

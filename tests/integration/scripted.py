@@ -123,6 +123,7 @@ class ReceiverProcess:
             "rows": 1,
             "seed": 1,
             "threshold": 4,
+            "most_simulations": 10_000,
             "parameters": ["a", "b"],
             "fields": {"u": {"shape": shape, "dtype": "float32"}},
             "inputs": {},

@@ -39,11 +39,11 @@ class Stand:
         self.batch = 0
         self.build()
 
-    def build(self) -> Shard:
+    def build(self, **rules: Any) -> Shard:
         slab = Slab.attach(self.folder, writable=True)
         reservoir = Reservoir(self.policy, slab.drawn, np.random.default_rng(0))
         ledger = Ledger(self.folder / "ledger")
-        self.shard = Shard(slab, ledger, reservoir, ["u"], max_steps=100)
+        self.shard = Shard(slab, ledger, reservoir, ["u"], max_steps=100, **rules)
         return self.shard
 
     def open(self, simulation: int, lease: int = 1, role: int = 0) -> None:
@@ -104,6 +104,20 @@ def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
     for _ in range(5):
         stand.shard.credit.grant()
     assert sum(stand.granted(simulation) for simulation in range(20)) == 8
+
+
+def test_numbers_that_nobody_planned_take_no_memory(stand: Stand) -> None:
+    stand.build(most_simulations=3)
+    for simulation in (7, 1 << 60, 2):
+        stand.open(simulation)
+    with pytest.raises(Refusal, match="heard of 3 already") as refused:
+        stand.open(11)
+    assert refused.value.kind == "unplanned"
+    assert 11 not in stand.shard.streams
+    stand.open(7, lease=2)  # those that are known go on
+    stand.build(most_simulations=3)  # and a restart forgets none
+    with pytest.raises(Refusal):
+        stand.open(11)
 
 
 def test_a_lone_stream_gets_half_of_the_slots_ahead(stand: Stand) -> None:
