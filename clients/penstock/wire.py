@@ -25,7 +25,6 @@ HEADER = struct.Struct("<4sBBHQQIIHHIIIQd")
 FIELD = struct.Struct("<HBBIQ")  # field index, dtype code, flags, reserved, bytes
 _GRANT = np.dtype([("lease", "<u4"), ("segments", "<u4")])
 STEP = np.dtype([("step", "<u4"), ("reserved", "<u4"), ("t", "<f8")])  # of a BUNCH
-_STEP = struct.Struct("<IId")
 
 HOLD = 1  # flag of an ACK: the shard cannot take more from this part at present
 BORROWS = 2  # flag of an ACK: the shard reads this part's memory, which HELLO offered
@@ -163,21 +162,28 @@ def lent(fields: tuple[FieldEntry, ...]) -> tuple[FieldEntry, ...]:
     return tuple(entry._replace(flags=entry.flags | LENT) for entry in fields)
 
 
+def steps_of(
+    header: Header, numbers: bytes | memoryview, blocks: Sequence[bytes | memoryview]
+) -> np.ndarray:
+    """The steps (n,) of a BUNCH, STEP each; raises WireError for one that is not whole."""
+    n = header.step
+    if n < 1 or len(numbers) != n * STEP.itemsize:
+        raise WireError(f"A bunch of {n} steps names {len(numbers) // STEP.itemsize} of them.")
+    if [len(block) for block in blocks] != [n * entry.n_bytes for entry in header.fields]:
+        raise WireError(f"The frames of a bunch of {n} steps are not as long as its header says.")
+    return np.frombuffer(numbers, STEP)
+
+
 def parts_of(
     header: Header, payloads: Sequence[bytes | memoryview]
 ) -> Iterator[tuple[Header, list[memoryview]]]:
-    """The PART messages that a BUNCH stands for; raises WireError for one that is not whole."""
-    steps, *blocks = payloads or [b""]
-    n = header.step
-    if n < 1 or len(steps) != n * _STEP.size:
-        raise WireError(f"A bunch of {n} steps names {len(steps) // _STEP.size} of them.")
-    sizes = [entry.n_bytes for entry in header.fields]
-    if [len(block) for block in blocks] != [n * size for size in sizes]:
-        raise WireError(f"The frames of a bunch of {n} steps are not as long as its header says.")
+    """The PART messages that a BUNCH stands for; raises WireError as `steps_of`."""
+    numbers, *blocks = payloads or [b""]
+    steps = steps_of(header, numbers, blocks)
     views = [memoryview(block) for block in blocks]
-    fixed, fields = header[1:4], header.fields
-    rest = header[5:11]
-    for i, (step, _, t) in enumerate(_STEP.iter_unpack(steps)):
+    fixed, rest, fields = header[1:4], header[5:11], header.fields
+    sizes = [entry.n_bytes for entry in fields]
+    for i, (step, _, t) in enumerate(steps.tolist()):
         one = Header(Kind.PART, *fixed, step, *rest, t, fields)
         yield one, [view[i * size : (i + 1) * size] for view, size in zip(views, sizes)]
 

@@ -204,20 +204,24 @@ class Intake:
         return n_bytes
 
     def _take_bunch(self, header: Header, peer: Peer) -> int:
-        """Several steps in one message; each is taken in as if it had come alone."""
-        steps, *frames = self._payloads(copied=False) or [b""]
+        """Several steps in one message, taken in at once or, if that cannot be, one by one."""
+        numbers, *frames = self._payloads(copied=False) or [b""]
         blocks = self._values(header, peer, frames, header.step)
-        try:  # what is lent may change until it is copied, so it is looked at then
-            lent = any(entry.flags & wire.LENT for entry in header.fields)
-            known_finite = not lent and all(map(_all_finite, header.fields, frames))
-            for part, values in wire.parts_of(header, [steps, *blocks]):
+        try:
+            steps = wire.steps_of(header, numbers, blocks)
+        except WireError as error:
+            raise Refusal("shape", str(error)) from error
+        # What is lent may change until it is copied, so it is looked at then.
+        lent = any(entry.flags & wire.LENT for entry in header.fields)
+        known_finite = not lent and all(map(_all_finite, header.fields, frames))
+        at_once = known_finite or lent
+        if not (at_once and self.shard.receive_run(header, steps, blocks, known_finite)):
+            for part, values in wire.parts_of(header, [numbers, *blocks]):
                 try:
                     self._take_values(part, values, known_finite)
                 except Refusal as refusal:
                     self._refuse(part, peer, refusal)
                     break
-        except WireError as error:
-            raise Refusal("shape", str(error)) from error
         n_bytes = sum(map(len, blocks))
         self.counters["bytes"] += n_bytes
         return n_bytes

@@ -55,6 +55,11 @@ class Physics:
                 )
 
     @property
+    def demands(self) -> bool:
+        """Whether anything is asked of a step."""
+        return bool(self._ranges) or self.sees_steps
+
+    @property
     def sees_steps(self) -> bool:
         """Whether whole steps are to be shown to `check_step`."""
         return self._check is not None

@@ -41,6 +41,12 @@ class Population:
             self._position[item] = self._n
             self._n += 1
 
+    def add_all(self, items: Ids) -> None:
+        """As `add`, for different ids of which none is in the set."""
+        n, self._n = self._n, self._n + len(items)
+        self._ids[n : self._n] = items
+        self._positions[items] = np.arange(n, self._n)
+
     def discard(self, item: int) -> None:
         at = self._position[item]
         if at >= 0:
@@ -149,6 +155,23 @@ class Reservoir:
                 self._unsee(sample)
         if left == 0:
             self._fresh.append((max(drawn, default=0), slot))
+
+    def put_all(self, slots: list[int], ordinals: list[int]) -> None:
+        """As `put`, for slots of one sample each that nobody has drawn."""
+        if self.policy == "store":
+            for slot, ordinal in zip(slots, ordinals):
+                self.put(slot, 1, ordinal)
+            return
+        samples, n = np.array(slots), len(slots)
+        self._ordinals[samples] = ordinals
+        self._arrival[samples] = np.arange(self._arrived + 1, self._arrived + n + 1)
+        self._arrived += n
+        self._held[samples] = self._left[samples] = 1
+        self.n_undrawn += n
+        self.stored.add_all(samples)
+        self.unseen.add_all(samples)
+        if self.policy == "fifo":
+            self._queue.extend(slots)
 
     # -- draws -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from penstock_server.parts import PartPlaces
 from penstock_server.physics import NO_DEMANDS, Physics
 from penstock_server.plans import Plan, covers
 from penstock_server.reservoir import Ids, Reservoir
+from penstock_server.runs import Block, Runs
 from penstock_server.slab import Slab
 from penstock_server.slots import Slots
 from penstock_server.streams import OpenSlot, Stream
@@ -85,6 +87,8 @@ class Shard:
             max_steps,
             needs_row=bool(self.spec.inputs),
         )
+        whole = self.spec.segment_steps == 1 and not physics.demands
+        self._runs = Runs(slab, self.slots, self.credit, max_steps) if whole else None
         self._door = Door(self.spec, field_order, held_out=reservoir.policy == "keep")
         self._rebuild()
 
@@ -293,6 +297,23 @@ class Shard:
         opened.add(step, header.part)
         self.slots.mark(reception.row, header.part)
         self._admit_if_complete(stream, segment, opened)
+
+    def receive_run(
+        self, header: Header, steps: Array, blocks: Sequence[Block], known_finite: bool
+    ) -> bool:
+        """All steps of a BUNCH at once; False, and nothing is done: they take `receive`, each."""
+        stream = self.streams.get(header.simulation)
+        if self._runs is None or stream is None or stream.lease != header.lease:
+            return False
+        run = self._runs.admit(stream, header, steps, blocks, known_finite)
+        if run is None:
+            return False
+        n = len(run.slots)
+        self.counters.update(received=n, admitted=n, admitted_steps=n)
+        self.admitted_samples += n
+        self.reservoir.put_all(run.slots, run.ordinals)
+        self._deliver_if_complete(stream)
+        return True
 
     def receive_inputs(self, header: Header, payloads: list[bytes]) -> None:
         """An INPUT message: the input fields of one part, stored once a simulation."""

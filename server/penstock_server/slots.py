@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,24 +56,18 @@ class Slots:
 
     def take(self, stream: Stream, segment: int) -> OpenSlot:
         """A slot for a segment that begins to come; one has been kept for it."""
-        slot, evicted = self._reservoir.acquire()
-        if evicted:
-            row = self._slab.descriptor[slot]
-            self._counters["evicted"] += 1
-            self._committed.pop((int(row["simulation"]), int(row["segment"])), None)
-            self._unuse_row(slot)
-        self._descriptors.begin(
-            slot, stream.simulation, segment, stream.lease, stream.role, stream.n_parts,
-            stream.row or 0,
-        )  # fmt: skip
-        if stream.row is not None:
-            self.rows.use(stream.simulation, stream.row)
-        self._slab.parts[slot] = 0
-        self._slab.drawn[slot] = 0
-        self._slab.t[slot] = np.nan
-        self._slab.parameters[slot, : len(stream.values)] = stream.values
+        slot = self._begin(stream, segment)
+        self._clear(stream, slot)
         self._descriptors.open(slot)
         return OpenSlot(slot, [0] * self._slab.spec.segment_steps)
+
+    def take_all(self, stream: Stream, segments: Sequence[int]) -> list[int]:
+        """As `take`, for segments of which each is whole before anything else happens."""
+        slots = [self._begin(stream, segment) for segment in segments]
+        self._clear(stream, slots)
+        for slot in slots:
+            self._descriptors.open(slot)
+        return slots
 
     def take_over(self, stream: Stream, slot: int) -> None:
         """A slot that was open before a restart; what is of another lease is given back."""
@@ -92,16 +87,14 @@ class Slots:
 
     def commit(self, stream: Stream, segment: int, steps: int) -> int:
         """Admits a complete segment of so many steps; returns its ordinal."""
-        slot = stream.open.pop(segment).slot
-        self._ordinal += 1
-        checksum = self._checksum(slot, steps) if self._checksums else 0
-        self._descriptors.commit(slot, steps, self._ordinal, checksum)
-        self._ledger.admit(stream.simulation, segment)
-        if stream.row is not None:
-            self.rows.settle(stream.row)
-        self._journal.write(self._slab.descriptor[slot])
-        self._committed[stream.simulation, segment] = slot
-        return self._ordinal
+        return self._commit(stream, segment, stream.open.pop(segment).slot, steps)
+
+    def commit_all(
+        self, stream: Stream, segments: Sequence[int], slots: Sequence[int]
+    ) -> list[int]:
+        """As `commit`, for what `take_all` gave: single steps of a simulation in one part."""
+        self._slab.parts[slots, 0, 0] = 1
+        return [self._commit(stream, segment, slot, 1) for segment, slot in zip(segments, slots)]
 
     def free(self, slot: int) -> None:
         """Gives a slot back that was open."""
@@ -140,6 +133,39 @@ class Slots:
             if self._slab.spec.inputs:
                 self.rows.use(simulation, int(descriptor["row"][slot]))
         return found
+
+    def _begin(self, stream: Stream, segment: int) -> int:
+        """A slot that nobody reads any more, and whose segment comes; one has been kept for it."""
+        slot, evicted = self._reservoir.acquire()
+        if evicted:
+            row = self._slab.descriptor[slot]
+            self._counters["evicted"] += 1
+            self._committed.pop((int(row["simulation"]), int(row["segment"])), None)
+            self._unuse_row(slot)
+        self._descriptors.begin(
+            slot, stream.simulation, segment, stream.lease, stream.role, stream.n_parts,
+            stream.row or 0,
+        )  # fmt: skip
+        if stream.row is not None:
+            self.rows.use(stream.simulation, stream.row)
+        return slot
+
+    def _clear(self, stream: Stream, slots: int | Sequence[int]) -> None:
+        self._slab.parts[slots] = 0
+        self._slab.drawn[slots] = 0
+        self._slab.t[slots] = np.nan
+        self._slab.parameters[slots, : len(stream.values)] = stream.values
+
+    def _commit(self, stream: Stream, segment: int, slot: int, steps: int) -> int:
+        self._ordinal += 1
+        checksum = self._checksum(slot, steps) if self._checksums else 0
+        self._descriptors.commit(slot, steps, self._ordinal, checksum)
+        self._ledger.admit(stream.simulation, segment)
+        if stream.row is not None:
+            self.rows.settle(stream.row)
+        self._journal.write(self._slab.descriptor[slot])
+        self._committed[stream.simulation, segment] = slot
+        return self._ordinal
 
     def _last_draw(self, slot: int) -> int:
         """Slots in the order in which snapshots free them; those with unseen samples at the end."""

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.wire import FieldEntry, Header, Kind, dtype_code
+from penstock.wire import STEP, FieldEntry, Header, Kind, dtype_code
 from penstock_server.admission_journal import JOURNAL
 from penstock_server.door import Refusal
 from penstock_server.ledger import Ledger
@@ -30,7 +31,7 @@ from penstock_server.slab import COMMITTED, FREE, OPEN, Slab, SlabSpec
 SHAPE = (4, 3)
 CRASHABLE = (
     "shard.py", "credit.py", "ledger.py", "reservoir.py", "input_rows.py", "streams.py",
-    "admission_journal.py",
+    "admission_journal.py", "slots.py", "descriptors.py", "runs.py",
 )  # fmt: skip
 
 
@@ -84,11 +85,22 @@ class Run:
     crashes: int = 0
     deaths: int = 0
     duplicates: int = 0
+    bunches: int = 0
     refusals: int = 0
 
 
 def content(simulation: int, step: int) -> np.ndarray:
     return (1000 * simulation + step + np.arange(12, dtype="f4") / 16).reshape(SHAPE)
+
+
+@lru_cache
+def _table(n_bytes: int) -> tuple[FieldEntry, ...]:
+    return (FieldEntry(0, dtype_code(np.dtype("f4")), n_bytes),)
+
+
+def table(values: np.ndarray) -> tuple[FieldEntry, ...]:
+    """The same object for the same table, as the wire's decoder has it."""
+    return _table(values.nbytes)
 
 
 def coefficient(simulation: int) -> np.ndarray:
@@ -160,7 +172,9 @@ class Rehearsal:
         return step // self.set.segment_steps % self.set.stride == self.set.position
 
     def make_plan(self, own: np.ndarray, part: int, n_parts: int) -> Plan:
-        payloads = [np.array([1, 2, *SHAPE, *own], dtype="<i8").tobytes()]
+        whole = np.array_equal(own, np.arange(12))
+        layout = [0, 2, *SHAPE, 0, 0, *SHAPE] if whole else [1, 2, *SHAPE, *own]
+        payloads = [np.array(layout, dtype="<i8").tobytes()]
         shapes: list[tuple[int, ...]] = [SHAPE]
         if self.set.inputs:  # the first part owns all of it
             rest = [0, 2] if part == 0 else [0, 0]
@@ -198,9 +212,13 @@ class Rehearsal:
         what = part.script[part.at]
         if isinstance(what, str) or part.at < part.sent:  # a resend needs no new credit
             return True
+        return self.granted(part, what)
+
+    def granted(self, part: Part, step: int) -> bool:
+        """Whether there is credit for the segment of the step."""
         stream = self.shard.streams.get(part.simulation)
         granted = stream.granted if stream is not None and stream.lease == part.lease else 0
-        return what // self.set.segment_steps // self.set.stride < granted
+        return step // self.set.segment_steps // self.set.stride < granted
 
     def send(self, part: Part) -> None:
         """One message; the acknowledgement may be lost."""
@@ -215,16 +233,33 @@ class Rehearsal:
         elif what == "end":
             stream = self.shard.find(self.header(part, Kind.END))
             self.shard.end(stream, part.part, self.set.steps[part.simulation])
-        else:
+        elif not self.send_bunch(part):
             self.send_step(part, int(what))
         part.at += 1
         if self.random.random() < 0.6:
             part.acked = part.at
 
+    def send_bunch(self, part: Part) -> bool:
+        """The steps for which there is credit in one message; False: they are to come alone."""
+        steps = [s for s in part.script[part.at :] if isinstance(s, int) and self.granted(part, s)]
+        if len(steps) < 2 or self.random.random() < 0.5:
+            return False
+        steps = steps[: self.random.randint(2, len(steps))]
+        numbers = np.zeros(len(steps), STEP)
+        numbers["step"], numbers["t"] = steps, [0.5 * s for s in steps]
+        values = [content(part.simulation, s).reshape(-1)[part.rows] for s in steps]
+        header = self.header(part, Kind.BUNCH, step=len(steps), fields=table(values[0]))
+        block, finite = np.concatenate(values).tobytes(), self.random.random() < 0.5
+        if not self.shard.receive_run(header, numbers, [block], known_finite=finite):
+            return False
+        self.run.bunches += 1
+        part.at += len(steps) - 1
+        part.sent = max(part.at + 1, part.sent)
+        return True
+
     def send_step(self, part: Part, step: int) -> None:
         values = content(part.simulation, step).reshape(-1)[part.rows]
-        entry = FieldEntry(0, dtype_code(values.dtype), values.nbytes)
-        header = self.header(part, Kind.PART, step=step, t=0.5 * step, fields=(entry,))
+        header = self.header(part, Kind.PART, step=step, t=0.5 * step, fields=table(values))
         reception = self.shard.receive(header)
         for array in reception.arrays:
             array[:] = values

@@ -69,3 +69,10 @@ def test_a_long_rehearsal_meets_crashes_deaths_and_repeats(tmp_path: Path) -> No
     assert run.deaths > 1
     assert run.duplicates > 5
     assert run.refusals > 0
+
+
+def test_a_long_rehearsal_of_single_steps_meets_bunches(tmp_path: Path) -> None:
+    setting = Setting(3, (60, 70), 12, stride=2, inputs=True, crashes=True, deaths=True)
+    run = Rehearsal(tmp_path / "shm", setting).play()
+    assert run.crashes > 3
+    assert run.bunches > 5

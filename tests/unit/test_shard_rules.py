@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.wire import FieldEntry, Header, Kind
+from penstock.wire import STEP, FieldEntry, Header, Kind
 from penstock_server.door import Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, read_target
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
-from penstock_server.slab import Slab, SlabSpec
+from penstock_server.slab import COMMITTED, Slab, SlabSpec
 
 WHOLE = Plan(
     {0: read_target("u", (3,), np.array([0, 1, 3, 0, 3], dtype="<i8").tobytes())}, b"whole"
 )
+
+
+TABLE = (FieldEntry(0, 1, 12),)
 
 
 class Stand:
@@ -52,11 +55,20 @@ class Stand:
 
     def send(self, simulation: int, step: int, lease: int = 1) -> None:
         values = np.full(3, 100 * simulation + step, dtype="f4")
-        entries = (FieldEntry(0, 1, 12),)
-        header = Header(Kind.PART, 0, simulation, lease, step, fields=entries)
+        header = Header(Kind.PART, 0, simulation, lease, step, fields=TABLE)
         reception = self.shard.receive(header)
         reception.arrays[0][:] = values
         self.shard.receive_done(reception)
+
+    def send_run(self, simulation: int, steps: list[int], bad: int | None = None) -> bool:
+        """A bunch; the values of step `bad` are not finite."""
+        numbers = np.zeros(len(steps), STEP)
+        numbers["step"] = steps
+        values = np.repeat(np.array(steps, "f4") + 100 * simulation, 3)
+        if bad is not None:
+            values[3 * steps.index(bad)] = np.inf
+        header = Header(Kind.BUNCH, 0, simulation, 1, len(steps), fields=TABLE)
+        return self.shard.receive_run(header, numbers, [values.tobytes()], known_finite=False)
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
         stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
@@ -104,6 +116,34 @@ def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
     for _ in range(5):
         stand.shard.credit.grant()
     assert sum(stand.granted(simulation) for simulation in range(20)) == 8
+
+
+def books(shard: Shard) -> tuple[object, ...]:
+    state, stream = shard.slab.descriptor["state"].tolist(), shard.streams[0]
+    kept = sorted(stream.reserved_ordinals), stream.reserved, shard.credit.reserved
+    return kept, sorted(state), sorted(shard.reservoir.free), len(shard.reservoir.unseen)
+
+
+def test_a_run_that_is_out_of_the_ordinary_changes_nothing(stand: Stand) -> None:
+    stand.open(0)
+    stand.shard.credit.grant()
+    assert stand.granted(0) == 4
+    assert not stand.send_run(0, [0, 1])  # its table has not been looked at yet
+    stand.send(0, 0)
+    before = books(stand.shard)
+    for steps, bad in (([1, 2, 3], 2), ([0, 1], None), ([2, 1], None), ([1, 1], None),
+                       ([2, 3, 4], None), ([1, 200], None)):  # fmt: skip
+        assert not stand.send_run(0, steps, bad)
+        assert books(stand.shard) == before
+    assert stand.send_run(0, [1, 3])
+    assert stand.shard.counters["admitted_steps"] == stand.shard.admitted_samples == 3
+    assert stand.shard.ledger.segments(0) == [0, 1, 3]
+    assert stand.send_run(0, [2])
+    stand.end(0, 4)
+    assert 0 in stand.shard.delivered
+    assert stand.train() == 4
+    held = stand.shard.slab.fields["u"][stand.shard.slab.descriptor["state"] == COMMITTED]
+    assert sorted(held[:, 0, 0].tolist()) == [0, 1, 2, 3]
 
 
 def test_numbers_that_nobody_planned_take_no_memory(stand: Stand) -> None:

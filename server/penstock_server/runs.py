@@ -1,0 +1,105 @@
+"""Steps of one message that are whole segments of one part, admitted together.
+
+Of a small step the receiver's time is Python, not memory: here much of it is spent once for all
+steps of a bunch. What is written is what the way of a single step writes, in the same order; where
+anything is out of the ordinary, nothing is done, and the steps take that way. Owned by the shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock.wire import Header
+from penstock_server.credit import Credit
+from penstock_server.door import finite
+from penstock_server.slab import Slab
+from penstock_server.slots import Slots
+from penstock_server.streams import Stream
+
+Array = npt.NDArray[Any]
+Block = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was admitted: slots and ordinals, a segment each."""
+
+    slots: list[int]
+    ordinals: list[int]
+
+
+class Runs:
+    """The way of bunches into a slab whose segments are single steps."""
+
+    def __init__(self, slab: Slab, slots: Slots, credit: Credit, max_steps: int) -> None:
+        self._slots, self._credit, self._max_steps = slots, credit, max_steps
+        self._needs_inputs = bool(slab.spec.inputs)
+        self._t = slab.t.reshape(-1)
+        n_slots = slab.spec.n_slots
+        self._flat = {name: array.reshape(n_slots, -1) for name, array in slab.fields.items()}
+
+    def admit(
+        self,
+        stream: Stream,
+        header: Header,
+        steps: Array,
+        blocks: Sequence[Block],
+        known_finite: bool,
+    ) -> Run | None:
+        """steps (n,) of wire.STEP, a block of all steps for each field; None: nothing was done."""
+        segments = steps["step"].tolist()
+        ordinals = self._ordinals(stream, header, segments)
+        if ordinals is None:
+            return None
+        slots = self._slots.take_all(stream, segments)
+        for place, block in zip(stream.places[header.part].places, blocks):
+            first, n = place.target.first or 0, place.target.n
+            values = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
+            self._flat[place.name][slots, first : first + n] = values
+        if not known_finite and not self._finite(stream, header, slots):
+            for slot in slots:
+                self._slots.free(slot)
+            return None
+        self._t[slots] = steps["t"]
+        for ordinal in ordinals:
+            self._credit.use(stream, ordinal)
+        stream.steps_seen = max(stream.steps_seen, segments[-1] + 1)
+        return Run(slots, self._slots.commit_all(stream, segments, slots))
+
+    def _ordinals(
+        self, stream: Stream, header: Header, segments: Sequence[int]
+    ) -> list[int] | None:
+        """Those of the segments, if each is new, ascends, and has its slot kept for it."""
+        places = stream.places.get(header.part)
+        if places is None or places.table is not header.fields or stream.all_parts != 1:
+            return None
+        if not stream.covered or stream.refused is not None:
+            return None
+        if self._needs_inputs and (stream.row is None or not stream.has_inputs(header.part)):
+            return None
+        if any(place.target.first is None for place in places.places):
+            return None
+        most = self._max_steps if stream.n_steps is None else stream.n_steps
+        if segments[-1] >= most or any(a >= b for a, b in pairwise(segments)):
+            return None
+        ordinals = []
+        for segment in segments:
+            ordinal, aside = divmod(segment - stream.position, stream.stride)
+            if aside or ordinal not in stream.reserved_ordinals:
+                return None
+            ordinals.append(ordinal)
+        return ordinals
+
+    def _finite(self, stream: Stream, header: Header, slots: Sequence[int]) -> bool:
+        """Looked at where it stands now: what is lent could change until it was copied."""
+        return all(
+            finite(place.values(slot))
+            for place in stream.places[header.part].places
+            for slot in slots
+        )
