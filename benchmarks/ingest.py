@@ -80,12 +80,15 @@ import sys
 import numpy as np
 import zmq
 values = np.random.default_rng(0).standard_normal(int(sys.argv[1])).astype("f4")
-push = zmq.Context().socket(zmq.PUSH)
+context = zmq.Context()
+push = context.socket(zmq.PUSH)
 push.setsockopt(zmq.SNDHWM, max(2, (1 << 26) // values.nbytes))
 push.connect(sys.argv[3])
 view = values.view("u1").data
 for step in range(int(sys.argv[2])):
     push.send(view, copy=values.nbytes < 65536)
+push.close(linger=-1)
+context.term()
 """
 
 

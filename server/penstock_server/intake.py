@@ -25,7 +25,7 @@ from penstock_server.streams import Stream
 Payload = bytes | memoryview
 
 BURST = 64  # messages before the other sockets get a turn
-BURST_BYTES = 1 << 20  # and so often producers hear of room, while more of them is on its way
+BURST_BYTES = 1 << 22  # and so often producers hear of room, while more of them is on its way
 RESYNC_PAUSE_S = 1.0
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
