@@ -207,13 +207,13 @@ class Intake:
         """Several steps in one message, taken in at once or, if that cannot be, one by one."""
         numbers, *frames = self._payloads(copied=False) or [b""]
         blocks = self._values(header, peer, frames, header.step)
-        try:
-            steps = wire.steps_of(header, numbers, blocks)
-        except WireError as error:
-            raise Refusal("shape", str(error)) from error
         # What is lent may change until it is copied, so it is looked at then.
         lent = any(entry.flags & wire.LENT for entry in header.fields)
-        known_finite = not lent and all(map(_all_finite, header.fields, frames))
+        try:
+            steps = wire.steps_of(header, numbers, blocks)
+            known_finite = not lent and all(map(_all_finite, header.fields, frames))
+        except WireError as error:
+            raise Refusal("shape", str(error)) from error
         at_once = known_finite or lent
         if not (at_once and self.shard.receive_run(header, steps, blocks, known_finite)):
             for part, values in wire.parts_of(header, [numbers, *blocks]):

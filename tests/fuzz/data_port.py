@@ -154,8 +154,9 @@ class DataPort:
             self._build()
         script = Script(data)
         self._simulation += 1
-        if script.byte() < 224:  # the simulation is open before the script begins
-            for choice in range(3):
+        begun = script.byte()
+        if begun < 224:  # the simulation is open before the script begins, perhaps with a step
+            for choice in range(3 if begun < 112 else 4):
                 self._put(PEERS[0], self._valid(choice, PEERS[0], Script(b"")))
         for _ in range(1 + script.byte() % 12):
             identity = PEERS[max(0, script.byte() - 253)]
@@ -190,7 +191,7 @@ class DataPort:
         return frames
 
     def _valid(self, choice: int, identity: bytes, script: Script) -> list[bytes]:
-        simulation = self._simulation if choice < 11 else 1 + script.byte()
+        simulation = self._simulation if choice != 11 else 1 + script.byte()
         peer = self._intake._peers.get(identity)
         number = peer.expected if peer is not None else 0
         values: dict[str, Any] = {

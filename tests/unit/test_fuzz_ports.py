@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,19 +14,34 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from control_port import ControlPort
 from data_port import DataPort
 
+from penstock_server.runs import Run, Runs
+
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mutated_frames_on_the_data_port_are_answered_or_dropped(seed: int) -> None:
+def test_mutated_frames_on_the_data_port_are_answered_or_dropped(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    admit = Runs.admit
+
+    def counted(*arguments: Any) -> Run | None:
+        run = admit(*arguments)
+        at_once.append(0 if run is None else len(run.slots))
+        return run
+
+    monkeypatch.setattr(Runs, "admit", counted)
     port, rng = DataPort(), random.Random(seed)
     try:
-        for _ in range(700):
+        for _ in range(1400):
             port.take(rng.randbytes(rng.randrange(120)))
     finally:
         port.close()
     assert port.frames > 3000
     assert port.lent_bytes > 0
+    assert max(at_once) > 1
+    assert 0 in at_once
 
 
 @pytest.mark.parametrize("seed", range(3))
