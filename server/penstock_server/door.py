@@ -93,10 +93,8 @@ def finite(values: Array) -> bool:
     """
     if values.dtype.kind != "f":
         return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(np.dot(values, values)):
-            return True
-    return bool(np.isfinite(values).all())
+    # vdot, as dot looks for an overflow and warns of it.
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
 def close(old: Array, new: Array) -> bool:

@@ -20,6 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
+# A checkpoint is a snapshot that goes to the disk. One that stands so much of the time between
+# checkpoints after the last will do, as another soon after it would cost training as much again.
+EARLY = 0.75
+
 Action = Literal["wait", "start", "train", "drain", "finish"]
 
 
@@ -306,7 +310,7 @@ def _saves(state: State, tally: Tally, limits: Limits, action: Action) -> tuple[
     )
     due = (
         limits.checkpoint_s is not None
-        and tally.seconds - state.checkpoint_s >= limits.checkpoint_s
+        and tally.seconds - state.checkpoint_s >= limits.checkpoint_s * (EARLY if snapshot else 1)
         and not tally.writing
     )
     checkpoint = state.batches > max(state.checkpoint_at, 0) and (due or action == "finish")

@@ -179,6 +179,16 @@ def test_checkpoints_come_by_the_clock_one_at_a_time_and_with_a_snapshot() -> No
     assert decide(state, replace(due, seconds=120.0), limits)[1].checkpoint
 
 
+def test_a_checkpoint_goes_with_a_snapshot_that_is_taken_shortly_before_it_is_due() -> None:
+    limits = replace(LIMITS, checkpoint_s=60.0)
+    at = limits.snapshot_batches
+    regular = replace(STARTED, batches=at, snapshot_at=0)
+    early = replace(USUAL, seconds=45.0)
+    assert decide(regular, early, limits)[1].checkpoint
+    assert not decide(regular, replace(early, seconds=44.0), limits)[1].checkpoint
+    assert not decide(replace(regular, snapshot_at=at - 1), early, limits)[1].checkpoint
+
+
 def test_draws_below_one_per_sample_are_refused() -> None:
     with pytest.raises(ValueError, match="draws_per_sample must be at least 1"):
         replace(LIMITS, draws_per_sample=0.5)
