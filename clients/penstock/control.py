@@ -17,6 +17,7 @@ from penstock.handshakes import Handshakes
 from penstock.keys import ClientKeys
 
 LARGEST_BYTES = 1 << 20
+DEEPEST = 32  # levels of a message
 RESENDS_PER_SOCKET = 3  # unanswered, before a fresh socket is made: a half-open link never heals
 
 
@@ -43,15 +44,24 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(frame: bytes) -> dict[str, Any]:
-    """The message in a frame. Raises ValueError when it is no JSON object or larger than 1 MiB."""
+    """The message in a frame.
+
+    Raises ValueError when it is no JSON object, larger than 1 MiB or nested deeper than 32 levels.
+    """
     if len(frame) > LARGEST_BYTES:
         raise ValueError(
             f"A control message of {len(frame)} bytes came; {LARGEST_BYTES} are allowed."
         )
-    message = json.loads(frame.decode())  # both errors that this raises are ValueErrors
-    if isinstance(message, dict):
-        return message
-    raise ValueError(f"A control message must be a JSON object, not {type(message).__name__}.")
+    too_deep = f"A control message came that is nested deeper than {DEEPEST} levels."
+    try:
+        message = json.loads(frame.decode())  # both errors that this raises are ValueErrors
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    if not isinstance(message, dict):
+        raise ValueError(f"A control message must be a JSON object, not {type(message).__name__}.")
+    if _deep(message):
+        raise ValueError(too_deep)
+    return message
 
 
 class Asker:
@@ -218,6 +228,17 @@ def _plain(value: Any) -> Any:
             except (TypeError, ValueError):
                 continue
     raise TypeError(f"A control message cannot hold a {type(value).__name__}: {value!r}.")
+
+
+def _deep(message: dict[str, Any]) -> bool:
+    """Whether it is nested so deep that whoever walks through it might come to Python's limit."""
+    level: list[Any] = [message]
+    for _ in range(DEEPEST):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [value for values in inner for value in values if isinstance(value, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _finite(value: Any) -> Any:

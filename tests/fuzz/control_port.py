@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
+def nested(script: Script) -> bytes:
+    """A request with one value that is nested up to thousands of levels deep."""
+    request = json.dumps({**REQUESTS[script.byte() % len(REQUESTS)], "request": None}).encode()
+    n = script.short() % 4000
+    value = b"[" * n + (b"NaN", b"", b"1e999")[script.byte() % 3] + b"]" * n
+    return request.replace((b"null", b"1", b"[]")[script.byte() % 3], value, 1)
+
+
 class ControlPort:
     """Keeps a coordinator's state over many inputs, and makes a new one now and then."""
 
@@ -72,6 +81,8 @@ class ControlPort:
         choice = script.byte()
         if choice >= 250:
             return script.rest(script.byte())
+        if choice >= 240:
+            return nested(script)
         request = json.loads(json.dumps(REQUESTS[choice % len(REQUESTS)]))
         request["request"] = script.byte()
         for _ in range(script.byte() % 3):
@@ -82,7 +93,7 @@ class ControlPort:
             if isinstance(inner, dict) and inner and script.byte() & 1:
                 target, key = inner, list(inner)[script.byte() % len(inner)]
             if script.byte() & 1:
-                target[key] = VALUES[script.byte() % len(VALUES)]
+                target[key] = deepcopy(VALUES[script.byte() % len(VALUES)])
             else:
                 target.pop(key)
             if not request:

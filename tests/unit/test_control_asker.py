@@ -171,6 +171,16 @@ def test_messages_are_plain_json_whatever_numpy_and_infinity_say() -> None:
     assert decode(encode({"deep": [{"x": float("inf")}, (1.5,)]})) == {"deep": [{"x": None}, [1.5]]}
 
 
+@pytest.mark.parametrize("levels", [40, 600, 100_000])
+@pytest.mark.parametrize("value", [b"1", b"NaN", b""])
+def test_messages_that_are_nested_deep_are_refused(levels: int, value: bytes) -> None:
+    frame = b'{"kind":' + b"[" * levels + value + b"]" * levels + b"}"
+    with pytest.raises(ValueError, match="nested deeper than 32"):
+        decode(frame)
+    with pytest.raises(ValueError, match=r"nested deeper than 32|Expecting value"):
+        decode(b'{"kind":' + b"[" * levels)
+
+
 def test_messages_above_one_mebibyte_are_refused_on_both_sides() -> None:
     with pytest.raises(ValueError, match="at most 1048576 bytes"):
         encode({"kind": "x", "text": "y" * LARGEST_BYTES})
