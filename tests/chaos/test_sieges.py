@@ -10,7 +10,7 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from faults import alive, end, title
 from network import Network
 from siege import Recovery, Siege, plan
-from whole import N, Run, Started, admissions, check_audit, children_of, write_campaign
+from whole import N, Run, Started, admissions, check_audit, children_of, journals, write_campaign
 
 from penstock_server.checkpoint import newest_intact
 from penstock_server.ledger import settled_segments
@@ -32,12 +32,14 @@ KINDS_OF_CAMPAIGNS = (
 )  # fmt: skip
 
 
-def audit(run: Run, simulations: int, settled: set[Place]) -> tuple[int, int]:
+def audit(
+    run: Run, simulations: int, settled: set[Place], before: Mapping[str, int] | None
+) -> tuple[int, int]:
     """(segments lost, segments twice); a content that is not the solver's fails the test.
 
-    settled: those with which a resumed run began; its journals tell of the others.
+    settled: those with which a resumed run began; its journals tell of the others, after `before`.
     """
-    found = admissions(run.folder)
+    found = admissions(run.folder, before)
     places = [*settled, *((simulation, segment) for simulation, segment, _, _ in found)]
     for simulation, segment, _, checksum in found:
         content = expected(simulation, segment, N).astype("<f4")
@@ -54,10 +56,11 @@ def check(
     recoveries: list[Recovery],
     report: Report,
     settled: Iterable[Place] = (),
+    before: Mapping[str, int] | None = None,
 ) -> None:
     """The figures of a run that was besieged, and that its contract was kept."""
     assert run.finish(300) == 0, run.output
-    lost, twice = audit(run, simulations + HELD_OUT, set(settled))
+    lost, twice = audit(run, simulations + HELD_OUT, set(settled), before)
     worst = max(recoveries, key=lambda recovery: recovery.seconds)
     report.append({
         "campaign": name,
@@ -117,15 +120,14 @@ def test_a_campaign_that_ends_is_resumed(
     kill(run, victims)
     settled = settled_places(run.folder)
     assert settled
-    for journal in run.folder.glob("admissions-*.bin"):
-        journal.rename(journal.with_suffix(".before"))
+    before = journals(run.folder)
     killed = time.monotonic()
     again = start(campaign, "--resume", str(run.folder))
-    again.wait_for(lambda: any(p.stat().st_size for p in run.folder.glob("admissions-*.bin")))
+    again.wait_for(lambda: sum(journals(run.folder).values()) > sum(before.values()))
     seconds = time.monotonic() - killed
     name = victims.__name__.replace("_", " ")
     back = Recovery((name,), (f"{name}, resumed",), seconds)
-    check(again, f"resumed after {name}", 150, [*siege.recoveries, back], report, settled)
+    check(again, f"resumed after {name}", 150, [*siege.recoveries, back], report, settled, before)
 
 
 def kill(run: Run, victims: Callable[[Run], list[int]]) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +170,20 @@ class Started:
         return self.runs[-1]
 
 
-def admissions(run: Path) -> list[tuple[int, int, int, int]]:
-    """(simulation, segment, steps, checksum) of every admission, in all shards."""
+def journals(run: Path) -> dict[str, int]:
+    """How many admissions the journal of each shard tells of."""
+    return {path.name: len(read_lines(path)) for path in sorted(run.glob("admissions-*.bin"))}
+
+
+def admissions(
+    run: Path, before: Mapping[str, int] | None = None
+) -> list[tuple[int, int, int, int]]:
+    """(simulation, segment, steps, checksum) of every admission, in all shards; before: not those
+    that were in the journals when there were so many."""
     found = []
     for path in sorted(run.glob("admissions-*.bin")):
-        for _, simulation, _, segment, steps, checksum in read_lines(path).tolist():
+        lines = read_lines(path)[(before or {}).get(path.name, 0) :]
+        for _, simulation, _, segment, steps, checksum in lines.tolist():
             found.append((simulation, segment, steps, checksum))
     return found
 
