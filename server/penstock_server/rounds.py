@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 
 # A checkpoint is a snapshot that goes to the disk. One that stands so much of the time between
 # checkpoints after the last will do, as another soon after it would cost training as much again.
-EARLY = 0.75
+EARLY = 0.9
 
 Action = Literal["wait", "start", "train", "drain", "finish"]
 

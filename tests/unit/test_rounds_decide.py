@@ -183,9 +183,9 @@ def test_a_checkpoint_goes_with_a_snapshot_that_is_taken_shortly_before_it_is_du
     limits = replace(LIMITS, checkpoint_s=60.0)
     at = limits.snapshot_batches
     regular = replace(STARTED, batches=at, snapshot_at=0)
-    early = replace(USUAL, seconds=45.0)
+    early = replace(USUAL, seconds=54.0)
     assert decide(regular, early, limits)[1].checkpoint
-    assert not decide(regular, replace(early, seconds=44.0), limits)[1].checkpoint
+    assert not decide(regular, replace(early, seconds=53.0), limits)[1].checkpoint
     assert not decide(replace(regular, snapshot_at=at - 1), early, limits)[1].checkpoint
 
 
