@@ -36,8 +36,11 @@ class Refusal(Exception):
 class Door:
     """Knows the campaign's fields and the kind of the shard, and nothing of what came before."""
 
-    def __init__(self, spec: SlabSpec, names: list[str], held_out: bool) -> None:
+    def __init__(
+        self, spec: SlabSpec, names: list[str], held_out: bool, most_simulations: float = math.inf
+    ) -> None:
         self._spec, self._names, self._held_out = spec, names, held_out
+        self._most_simulations = most_simulations
         both = {**spec.fields, **spec.inputs}
         self._dtypes = {name: np.dtype(dtype) for name, (_, dtype) in both.items()}
         self._codes = {name: wire.dtype_code(dtype) for name, dtype in self._dtypes.items()}
@@ -47,6 +50,9 @@ class Door:
         if len(parameters) != 8 * self._spec.n_parameters:
             raise Refusal("shape", f"OPEN carries {len(parameters)} bytes of parameters; "
                           f"{8 * self._spec.n_parameters} are expected.")  # fmt: skip
+        if header.simulation >= self._most_simulations:
+            raise Refusal("unplanned", f"OPEN names simulation {header.simulation}; there can be "
+                          f"{self._most_simulations:.0f} of them, from 0.")  # fmt: skip
         if header.flags >= len(wire.ROLES):
             raise Refusal("role", f"OPEN names role {header.flags}; 0 to 2 exist.")
         if (header.flags > 0) != self._held_out:

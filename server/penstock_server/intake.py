@@ -215,7 +215,7 @@ class Intake:
         except WireError as error:
             raise Refusal("shape", str(error)) from error
         at_once = known_finite or lent
-        if not (at_once and self.shard.receive_run(header, steps, blocks, known_finite)):
+        if not (at_once and self.shard.receive_bunch(header, steps, blocks, known_finite)):
             for part, values in wire.parts_of(header, [numbers, *blocks]):
                 try:
                     self._take_values(part, values, known_finite)

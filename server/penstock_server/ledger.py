@@ -86,15 +86,6 @@ class Ledger:
         """Every simulation of which this shard has heard."""
         return iter(sorted(self._blocks))
 
-    def knows(self, simulation: int) -> bool:
-        """Whether this shard has heard of the simulation."""
-        return simulation in self._blocks
-
-    @property
-    def n_simulations(self) -> int:
-        """Of how many simulations this shard has heard."""
-        return len(self._blocks)
-
     def admit(self, simulation: int, segment: int) -> bool:
         """Sets the admitted bit; False when it was set already."""
         if self._set("admitted", simulation, segment):

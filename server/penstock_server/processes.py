@@ -27,10 +27,10 @@ def allow_many_files() -> None:
 
 
 def keep_freed_memory() -> None:
-    """What messages were in stays with this process when they are freed, up to KEPT_BYTES.
+    """Freed memory stays with this process until KEPT_BYTES of it lie at the end of an arena.
 
-    glibc gives a large block back to the system and gets it page by page for the next message,
-    which costs a receiver of megabytes as much as the copy. Elsewhere nothing happens.
+    As it is, glibc gives what a large message was in back to the system and gets it page by page
+    for the next one, which costs as much as the copy. Without glibc nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

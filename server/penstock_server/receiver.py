@@ -59,7 +59,7 @@ class ReceiverSettings:
     rows: int
     seed: int
     threshold: int  # stored samples from which batches are handed out
-    most_simulations: int  # of so many the ledger keeps books; a client could make up numbers
+    most_simulations: int  # their numbers are below; a client could make up others
     parameters: list[str]
     fields: dict[str, Any]  # name -> {"shape", "dtype"}, what is sent
     inputs: dict[str, Any]

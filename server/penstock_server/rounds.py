@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
-# A checkpoint is a snapshot that goes to the disk. One that stands so much of the time between
-# checkpoints after the last will do, as another soon after it would cost training as much again.
+# A checkpoint needs a snapshot, which costs training time. Where one is taken anyway after so much
+# of the time between checkpoints, the checkpoint goes with it and needs none of its own later.
 EARLY = 0.9
 
 Action = Literal["wait", "start", "train", "drain", "finish"]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from penstock.wire import Header
 from penstock_server import parts
+from penstock_server.bunches import Block, Bunches
 from penstock_server.credit import Credit
 from penstock_server.door import Door, Refusal
 from penstock_server.ledger import Ledger
@@ -25,7 +26,6 @@ from penstock_server.parts import PartPlaces
 from penstock_server.physics import NO_DEMANDS, Physics
 from penstock_server.plans import Plan, covers
 from penstock_server.reservoir import Ids, Reservoir
-from penstock_server.runs import Block, Runs
 from penstock_server.slab import Slab
 from penstock_server.slots import Slots
 from penstock_server.streams import OpenSlot, Stream
@@ -76,7 +76,6 @@ class Shard:
         self._inputs = parts.Inputs(slab, field_order)
         self._t = slab.t.reshape(-1)
         self._physics = physics
-        self._most_simulations = most_simulations
         self.admitted_samples = 0
         self.credit = Credit(
             self.streams,
@@ -87,9 +86,10 @@ class Shard:
             max_steps,
             needs_row=bool(self.spec.inputs),
         )
-        whole = self.spec.segment_steps == 1 and not physics.demands
-        self._runs = Runs(slab, self.slots, self.credit, max_steps) if whole else None
-        self._door = Door(self.spec, field_order, held_out=reservoir.policy == "keep")
+        single = self.spec.segment_steps == self.spec.windows == 1 and not physics.demands
+        self._bunches = Bunches(slab, self.slots, self.credit, max_steps) if single else None
+        held_out = reservoir.policy == "keep"
+        self._door = Door(self.spec, field_order, held_out, most_simulations)
         self._rebuild()
 
     # -- streams ---------------------------------------------------------------------------------
@@ -97,11 +97,6 @@ class Shard:
     def open(self, header: Header, parameters: bytes, peer: bytes) -> Stream:
         """A part of a lease announces itself; a higher lease supersedes a lower one."""
         self._door.check_open(header, parameters)
-        unknown = not self.ledger.knows(header.simulation)
-        if unknown and self.ledger.n_simulations >= self._most_simulations:
-            raise Refusal("unplanned", f"Simulation {header.simulation} came, and this shard has "
-                          f"heard of {self.ledger.n_simulations} already; so many were never "
-                          "planned.")  # fmt: skip
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
             raise Refusal("superseded", f"Lease {header.lease} of simulation {header.simulation} "
@@ -298,20 +293,27 @@ class Shard:
         self.slots.mark(reception.row, header.part)
         self._admit_if_complete(stream, segment, opened)
 
-    def receive_run(
+    def receive_bunch(
         self, header: Header, steps: Array, blocks: Sequence[Block], known_finite: bool
     ) -> bool:
-        """All steps of a BUNCH at once; False, and nothing is done: they take `receive`, each."""
+        """All steps of a BUNCH at once; False: none was admitted, and they take `receive`, each."""
         stream = self.streams.get(header.simulation)
-        if self._runs is None or stream is None or stream.lease != header.lease:
+        if self._bunches is None or stream is None or stream.lease != header.lease:
             return False
-        run = self._runs.admit(stream, header, steps, blocks, known_finite)
-        if run is None:
+        places = stream.places.get(header.part)
+        try:
+            if places is None or places.table is not header.fields:
+                self._places(stream, header)
+        except Refusal:  # it is told with the step that it is about
             return False
-        n = len(run.slots)
+        admitted = self._bunches.admit(stream, header, steps, blocks, known_finite)
+        if admitted is None:
+            return False
+        slots, ordinals = admitted
+        n = len(slots)
         self.counters.update(received=n, admitted=n, admitted_steps=n)
         self.admitted_samples += n
-        self.reservoir.put_all(run.slots, run.ordinals)
+        self.reservoir.put_all(slots, ordinals)
         self._deliver_if_complete(stream)
         return True
 

@@ -38,6 +38,8 @@ from penstock_server.tables import FieldSpec
 from penstock_server.trainer import TrainingPlan
 from penstock_surrogates.problem import Field, Parameter, Problem
 
+LEAST_NUMBERS = 100_000  # of simulations; a ledger has 256 bytes for each that it hears of
+
 
 def problem_of(campaign: Campaign) -> Problem:
     """What the surrogate is to learn."""
@@ -121,9 +123,13 @@ def coordinator_settings(
 
 
 def most_simulations(campaign: Campaign) -> int:
-    """So many numbers a campaign can use: one that is replaced leaves its place to another."""
+    """Numbers that a campaign can come to: one that is replaced leaves its place to another.
+
+    A run may go on with a smaller design than it was begun with, hence the least.
+    """
     design = campaign.design
-    return campaign.solver.max_attempts * (design.simulations + design.validation + design.test)
+    planned = design.simulations + design.validation + design.test
+    return max(LEAST_NUMBERS, campaign.solver.max_attempts * planned)
 
 
 def receiver_settings(

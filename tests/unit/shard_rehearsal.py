@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from penstock_server.slab import COMMITTED, FREE, OPEN, Slab, SlabSpec
 SHAPE = (4, 3)
 CRASHABLE = (
     "shard.py", "credit.py", "ledger.py", "reservoir.py", "input_rows.py", "streams.py",
-    "admission_journal.py", "slots.py", "descriptors.py", "runs.py",
+    "admission_journal.py", "slots.py", "descriptors.py", "bunches.py",
 )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ class Run:
     deaths: int = 0
     duplicates: int = 0
     bunches: int = 0
+    crashed_bunches: int = 0  # the receiver died while it admitted them
     refusals: int = 0
 
 
@@ -250,7 +252,7 @@ class Rehearsal:
         values = [content(part.simulation, s).reshape(-1)[part.rows] for s in steps]
         header = self.header(part, Kind.BUNCH, step=len(steps), fields=table(values[0]))
         block, finite = np.concatenate(values).tobytes(), self.random.random() < 0.5
-        if not self.shard.receive_run(header, numbers, [block], known_finite=finite):
+        if not self.shard.receive_bunch(header, numbers, [block], known_finite=finite):
             return False
         self.run.bunches += 1
         part.at += len(steps) - 1
@@ -331,7 +333,7 @@ class Rehearsal:
         if not self.set.crashes or event == self.die or self.random.random() > 0.06:
             event()
             return
-        left = self.random.randrange(1, 120)
+        left = self.random.randrange(1, self.random.choice((120, 600)))
 
         def local(frame: FrameType, what: str, value: Any) -> Any:
             nonlocal left
@@ -349,8 +351,10 @@ class Rehearsal:
         sys.settrace(entry)
         try:
             event()
-        except Crash:
+        except Crash as crash:
             sys.settrace(before)
+            frames = [frame.name for frame in traceback.extract_tb(crash.__traceback__)]
+            self.run.crashed_bunches += "receive_bunch" in frames and "_ordinals" not in frames
             self.restart()
         finally:
             sys.settrace(before)

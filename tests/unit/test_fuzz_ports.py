@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from control_port import ControlPort
 from data_port import DataPort
 
-from penstock_server.runs import Run, Runs
+from penstock_server.bunches import Bunches
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,14 +24,14 @@ def test_mutated_frames_on_the_data_port_are_answered_or_dropped(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once: list[int] = []
-    admit = Runs.admit
+    admit = Bunches.admit
 
-    def counted(*arguments: Any) -> Run | None:
-        run = admit(*arguments)
-        at_once.append(0 if run is None else len(run.slots))
-        return run
+    def counted(*arguments: Any) -> tuple[list[int], list[int]] | None:
+        admitted = admit(*arguments)
+        at_once.append(0 if admitted is None else len(admitted[0]))
+        return admitted
 
-    monkeypatch.setattr(Runs, "admit", counted)
+    monkeypatch.setattr(Bunches, "admit", counted)
     port, rng = DataPort(), random.Random(seed)
     try:
         for _ in range(1400):

@@ -14,7 +14,7 @@ from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, read_target
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
-from penstock_server.slab import COMMITTED, Slab, SlabSpec
+from penstock_server.slab import Slab, SlabSpec
 
 WHOLE = Plan(
     {0: read_target("u", (3,), np.array([0, 1, 3, 0, 3], dtype="<i8").tobytes())}, b"whole"
@@ -60,15 +60,21 @@ class Stand:
         reception.arrays[0][:] = values
         self.shard.receive_done(reception)
 
-    def send_run(self, simulation: int, steps: list[int], bad: int | None = None) -> bool:
-        """A bunch; the values of step `bad` are not finite."""
+    def send_bunch(
+        self, simulation: int, steps: list[int], bad: int | None = None, at_once: bool = True
+    ) -> bool:
+        """Steps in one message, or one by one; the values of step `bad` are not finite."""
+        if not at_once:
+            for step in steps:
+                self.send(simulation, step)
+            return True
         numbers = np.zeros(len(steps), STEP)
-        numbers["step"] = steps
+        numbers["step"], numbers["t"] = steps, np.nan
         values = np.repeat(np.array(steps, "f4") + 100 * simulation, 3)
         if bad is not None:
             values[3 * steps.index(bad)] = np.inf
         header = Header(Kind.BUNCH, 0, simulation, 1, len(steps), fields=TABLE)
-        return self.shard.receive_run(header, numbers, [values.tobytes()], known_finite=False)
+        return self.shard.receive_bunch(header, numbers, [values.tobytes()], known_finite=False)
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
         stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
@@ -119,45 +125,89 @@ def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
 
 
 def books(shard: Shard) -> tuple[object, ...]:
-    state, stream = shard.slab.descriptor["state"].tolist(), shard.streams[0]
+    stream = shard.streams[0]
     kept = sorted(stream.reserved_ordinals), stream.reserved, shard.credit.reserved
-    return kept, sorted(state), sorted(shard.reservoir.free), len(shard.reservoir.unseen)
+    available = shard.reservoir.n_available, len(shard.reservoir.unseen)
+    return kept, available, shard.ledger.segments(0), shard.counters["admitted"]
 
 
-def test_a_run_that_is_out_of_the_ordinary_changes_nothing(stand: Stand) -> None:
+OUT_OF_THE_ORDINARY = (
+    ([1, 2, 3], 2), ([0, 1], None), ([2, 1], None), ([1, 1], None), ([2, 3, 4], None),
+    ([1, 200], None), ([2**32 - 1], None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps", "bad"), OUT_OF_THE_ORDINARY)
+def test_nothing_is_admitted_of_a_bunch_that_is_out_of_the_ordinary(
+    stand: Stand, steps: list[int], bad: int | None
+) -> None:
     stand.open(0)
     stand.shard.credit.grant()
     assert stand.granted(0) == 4
-    assert not stand.send_run(0, [0, 1])  # its table has not been looked at yet
     stand.send(0, 0)
     before = books(stand.shard)
-    for steps, bad in (([1, 2, 3], 2), ([0, 1], None), ([2, 1], None), ([1, 1], None),
-                       ([2, 3, 4], None), ([1, 200], None)):  # fmt: skip
-        assert not stand.send_run(0, steps, bad)
-        assert books(stand.shard) == before
-    assert stand.send_run(0, [1, 3])
-    assert stand.shard.counters["admitted_steps"] == stand.shard.admitted_samples == 3
-    assert stand.shard.ledger.segments(0) == [0, 1, 3]
-    assert stand.send_run(0, [2])
+    assert not stand.send_bunch(0, steps, bad)
+    assert books(stand.shard) == before
+    assert stand.send_bunch(0, [1, 3])
+    assert stand.send_bunch(0, [2])
     stand.end(0, 4)
     assert 0 in stand.shard.delivered
     assert stand.train() == 4
-    held = stand.shard.slab.fields["u"][stand.shard.slab.descriptor["state"] == COMMITTED]
-    assert sorted(held[:, 0, 0].tolist()) == [0, 1, 2, 3]
+
+
+def test_a_bunch_of_lent_values_that_are_not_finite_costs_no_more_than_its_slots(
+    stand: Stand,
+) -> None:
+    stand.open(0)
+    fill(stand)
+    stand.train()
+    stand.shard.snapshot(stand.batch)
+    stand.open(1)
+    stand.shard.credit.grant()
+    kept = sorted(stand.shard.streams[1].reserved_ordinals)
+    assert len(kept) > 1
+    assert not stand.send_bunch(1, kept, bad=kept[1])
+    assert stand.shard.ledger.segments(1) == []
+    assert sorted(stand.shard.streams[1].reserved_ordinals) == kept
+    assert stand.send_bunch(1, kept)
+    assert stand.shard.ledger.segments(1) == kept
+
+
+@pytest.mark.parametrize("policy", ["reservoir", "fifo", "firo", "keep", "store"])
+def test_a_bunch_leaves_what_its_steps_would_have_left_one_by_one(
+    tmp_path: Path, policy: str
+) -> None:
+    stands = [Stand(tmp_path / name, policy=policy) for name in ("at-once", "one-by-one")]
+    for stand, at_once in zip(stands, (True, False)):
+        stand.open(0, role=int(policy == "keep"))
+        for _ in range(2):  # all slots, and none is given up
+            stand.shard.credit.grant()
+            steps = sorted(stand.shard.streams[0].reserved_ordinals)
+            assert stand.send_bunch(0, steps, at_once=at_once)
+            stand.train(3)
+    one, other = (stand.shard for stand in stands)
+    for name in ("descriptor", "parts", "drawn", "t", "parameters"):
+        np.testing.assert_array_equal(getattr(one.slab, name), getattr(other.slab, name))
+    np.testing.assert_array_equal(one.slab.fields["u"], other.slab.fields["u"])
+    assert one.counters == other.counters
+    assert one.admitted_samples == other.admitted_samples == 8
+    assert one.ledger.segments(0) == other.ledger.segments(0)
+    assert books(one) == books(other)
+    mine, theirs = one.reservoir, other.reservoir
+    for name in ("stored", "unseen", "evictable"):
+        assert getattr(mine, name).all().tolist() == getattr(theirs, name).all().tolist()
+    for name in ("free", "n_undrawn", "n_fresh", "n_unkept", "_queue", "_order", "_arrived"):
+        assert getattr(mine, name) == getattr(theirs, name)
 
 
 def test_numbers_that_nobody_planned_take_no_memory(stand: Stand) -> None:
-    stand.build(most_simulations=3)
-    for simulation in (7, 1 << 60, 2):
-        stand.open(simulation)
-    with pytest.raises(Refusal, match="heard of 3 already") as refused:
-        stand.open(11)
-    assert refused.value.kind == "unplanned"
-    assert 11 not in stand.shard.streams
-    stand.open(7, lease=2)  # those that are known go on
-    stand.build(most_simulations=3)  # and a restart forgets none
-    with pytest.raises(Refusal):
-        stand.open(11)
+    stand.build(most_simulations=30)
+    stand.open(29)
+    for number in (30, 1 << 60):
+        with pytest.raises(Refusal, match="there can be 30 of them") as refused:
+            stand.open(number)
+        assert refused.value.kind == "unplanned"
+    assert list(stand.shard.ledger.simulations()) == [29]
 
 
 def test_a_lone_stream_gets_half_of_the_slots_ahead(stand: Stand) -> None:

@@ -2,13 +2,13 @@
 
 Of a small step the receiver's time is Python, not memory: here much of it is spent once for all
 steps of a bunch. What is written is what the way of a single step writes, in the same order; where
-anything is out of the ordinary, nothing is done, and the steps take that way. Owned by the shard.
+anything is out of the ordinary, nothing is admitted, and the steps take that way. Owned by the
+shard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -26,16 +26,8 @@ Array = npt.NDArray[Any]
 Block = bytes | memoryview
 
 
-@dataclass(frozen=True)
-class Run:
-    """What was admitted: slots and ordinals, a segment each."""
-
-    slots: list[int]
-    ordinals: list[int]
-
-
-class Runs:
-    """The way of bunches into a slab whose segments are single steps."""
+class Bunches:
+    """Their way into a slab whose segments are single steps."""
 
     def __init__(self, slab: Slab, slots: Slots, credit: Credit, max_steps: int) -> None:
         self._slots, self._credit, self._max_steps = slots, credit, max_steps
@@ -51,8 +43,11 @@ class Runs:
         steps: Array,
         blocks: Sequence[Block],
         known_finite: bool,
-    ) -> Run | None:
-        """steps (n,) of wire.STEP, a block of all steps for each field; None: nothing was done."""
+    ) -> tuple[list[int], list[int]] | None:
+        """The slots and ordinals of the segments; None: they are to come one by one.
+
+        steps (n,) of wire.STEP, and for each field a block of all of them.
+        """
         segments = steps["step"].tolist()
         ordinals = self._ordinals(stream, header, segments)
         if ordinals is None:
@@ -70,7 +65,7 @@ class Runs:
         for ordinal in ordinals:
             self._credit.use(stream, ordinal)
         stream.steps_seen = max(stream.steps_seen, segments[-1] + 1)
-        return Run(slots, self._slots.commit_all(stream, segments, slots))
+        return slots, self._slots.commit_all(stream, segments, slots)
 
     def _ordinals(
         self, stream: Stream, header: Header, segments: Sequence[int]
