@@ -41,6 +41,7 @@ class Store:
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         self._connection.execute(f"PRAGMA journal_mode={'TRUNCATE' if network else 'WAL'}")
         self._connection.execute("PRAGMA synchronous=NORMAL")  # survives kill -9 of this process
+        self._connection.execute("PRAGMA cache_size=-256")  # kB; rows are found by key, and few
         self._upserts = {}
         for record in RECORDS:
             columns = _columns(record)
