@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock_server import past_the_cache
 from penstock_server.snapshot import Snapshot
 
 PREFIX = "checkpoint-"
@@ -118,12 +119,12 @@ class CheckpointWriter:
         part = self._part(snapshot.batch)
         try:
             part.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(snapshot.folder, part / "snapshot", dirs_exist_ok=True)
             digests = {
                 str(path.relative_to(part)): _digest(path)
                 for path in sorted(part.rglob("*"))
                 if path.is_file()
             }
+            digests.update(_copy_tree(snapshot.folder, part, "snapshot"))
             manifest = {"batch": snapshot.batch, "sha256": digests}
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             for path in part.rglob("*"):
@@ -144,6 +145,19 @@ class CheckpointWriter:
             )
         finally:
             self.copying = None
+
+
+def _copy_tree(source: Path, part: Path, name: str) -> dict[str, str]:
+    """Copies a folder into `part` under a name; gives the digests by path within `part`."""
+    digests = {}
+    for path in sorted(source.rglob("*")):
+        target = part / name / path.relative_to(source)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digests[str(target.relative_to(part))] = past_the_cache.copy(path, target)
+    return digests
 
 
 def _digest(path: Path) -> str:
