@@ -46,7 +46,8 @@ class Bunches:
     ) -> tuple[list[int], list[int]] | None:
         """The slots and ordinals of the segments; None: they are to come one by one.
 
-        steps (n,) of wire.STEP, and for each field a block of all of them.
+        steps (n,) of wire.STEP, and for each field a block of all of them; the shard has looked at
+        the table of the fields.
         """
         segments = steps["step"].tolist()
         ordinals = self._ordinals(stream, header, segments)
@@ -71,10 +72,8 @@ class Bunches:
         self, stream: Stream, header: Header, segments: Sequence[int]
     ) -> list[int] | None:
         """Those of the segments, if each is new, ascends, and has its slot kept for it."""
-        places = stream.places.get(header.part)
-        if places is None or places.table is not header.fields or stream.all_parts != 1:
-            return None
-        if not stream.covered or stream.refused is not None:
+        places = stream.places[header.part]
+        if stream.all_parts != 1 or not stream.covered or stream.refused is not None:
             return None
         if self._needs_inputs and (stream.row is None or not stream.has_inputs(header.part)):
             return None
