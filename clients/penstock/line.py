@@ -4,7 +4,8 @@ What a message costs, ZeroMQ's thread and the receiver's, is many times the copy
 steps that follow each other quickly share one: never more than the campaign's stream.bunch_bytes,
 never older than OLD_S when the solver calls in. There is no thread to send them later: a solver
 that was quick and then computes for long keeps back its last few until its next call, and sends
-step by step from then on, until such waits are less than LATE of its time. Owned by the simulation.
+step by step from then on, until such waits are less than LATE of its time. What it waited for room
+or for a processor is not its doing and does not count. Owned by the simulation.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import numpy as np
 
 from penstock import wire
 from penstock.buffers import Buffers
+from penstock.processes import kept_from_running_s
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
 
-QUICK_S = 0.001  # between two steps of a solver for which it is worth it
-OLD_S = 0.002
+QUICK_S = 0.001  # from one call to the next, of a solver for which it is worth it
+OLD_S = 0.005
 LATE = 0.05  # share of the time for which steps may be kept back by a solver that computes
 
 
@@ -52,19 +54,18 @@ class Line:
         """Takes a copy of the values that `shipment.check` let through."""
         now = self._call_in()
         late = self._late_s > LATE * (now - self._began_s)
-        quick, self._put_s = now - self._put_s < QUICK_S and not late, now
-        bunch = self._bunch
-        if bunch is None:
-            most = shipment.most(self._bunch_bytes)
-            if not quick or most < 2:
-                payloads = shipment.pack(values, shipment.arrays(self._buffers))
-                header = self._make_header(Kind.PART, shipment.table, step, t)
-                self._sender.post(header, payloads, give_back=self._buffers.give)
-                return
-            bunch = self._bunch = _Bunch(shipment, self._buffers, most, now)
-        bunch.add(values, step, t)
-        if bunch.full or not quick or now - bunch.began_s > OLD_S:
-            self.flush()
+        quick = now - self._put_s < QUICK_S and not late
+        most = shipment.most(self._bunch_bytes) if quick else 0
+        if self._bunch is None and most < 2:
+            payloads = shipment.pack(values, shipment.arrays(self._buffers))
+            header = self._make_header(Kind.PART, shipment.table, step, t)
+            self._sender.post(header, payloads, give_back=self._buffers.give)
+        else:
+            bunch = self._bunch = self._bunch or _Bunch(shipment, self._buffers, most, now)
+            bunch.add(values, step, t)
+            if bunch.full or not quick or now - bunch.began_s > OLD_S:
+                self.flush()
+        self._put_s = self._called_s = time.monotonic()
 
     def glance(self) -> None:
         """Posts what has been kept back for too long."""
@@ -77,8 +78,15 @@ class Line:
         now = time.monotonic()
         away_s, self._called_s = now - self._called_s, now
         if self._bunch is not None and away_s > OLD_S:
-            self._late_s += away_s
+            kept_s = kept_from_running_s() - self._bunch.kept_s
+            self._late_s += max(0.0, away_s - kept_s)
         return now
+
+    def waited(self, seconds: float) -> None:
+        """The solver was kept for so long in its last call."""
+        self._put_s += seconds
+        self._began_s += seconds
+        self._called_s += seconds
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""
@@ -100,6 +108,7 @@ class _Bunch:
 
     def __init__(self, shipment: Shipment, buffers: Buffers, most: int, began_s: float) -> None:
         self.table, self.began_s, self.n = shipment.table, began_s, 0
+        self.kept_s = kept_from_running_s()
         self._shipment = shipment
         self._steps = buffers.take((most,), wire.STEP)
         self._blocks = shipment.arrays(buffers, most)

@@ -28,6 +28,7 @@ from penstock.simulation import Assignment, Simulation
 from penstock.source import PATIENCE_S, Alone, Coordinator, Source
 from penstock.wire import FieldEntry, Header, Kind, dtype_code
 
+BUNCHES_IN_WINDOW = 16
 ARENA_WINDOWS = 4  # so that steps larger than the window fit in as well; unused pages are not there
 
 
@@ -77,7 +78,9 @@ class Link:
         self._campaign = int(body["campaign"])
         self._book: Mapping[str, Any] = body["shards"]
         self._window_bytes = int(stream.get("window_bytes", 1 << 26))
-        self.bunch_bytes = int(stream.get("bunch_bytes", 0))
+        # Several of them must be under way to a shard, or it waits for the next one.
+        most = self._window_bytes // BUNCHES_IN_WINDOW
+        self.bunch_bytes = min(int(stream.get("bunch_bytes", 0)), most)
         lends = bool(stream.get("shared_memory", False))
         self._arena = make_arena(ARENA_WINDOWS * self._window_bytes) if lends else None
         self.buffers = Buffers(self._arena)

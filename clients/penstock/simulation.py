@@ -164,7 +164,10 @@ class Simulation:
             began_s = time.monotonic()
             lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
             sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
-            self.time_s[lacks] += time.monotonic() - began_s
+            waited_s = time.monotonic() - began_s
+            self.time_s[lacks] += waited_s
+            for line in self._lines:
+                line.waited(waited_s)
         if self.refusal is None:
             self._lines[at].put(shipment, values, step, wire.NO_TIME if t is None else float(t))
 

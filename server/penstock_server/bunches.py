@@ -18,12 +18,15 @@ import numpy.typing as npt
 from penstock.wire import Header
 from penstock_server.credit import Credit
 from penstock_server.door import finite
+from penstock_server.parts import PartPlaces
 from penstock_server.slab import Slab
 from penstock_server.slots import Slots
 from penstock_server.streams import Stream
 
 Array = npt.NDArray[Any]
 Block = bytes | memoryview
+
+LARGE_BYTES = 1 << 15  # a step from here on is copied while the check has it in the cache
 
 
 class Bunches:
@@ -42,7 +45,7 @@ class Bunches:
         header: Header,
         steps: Array,
         blocks: Sequence[Block],
-        known_finite: bool,
+        lent: bool,
     ) -> tuple[list[int], list[int]] | None:
         """The slots and ordinals of the segments; None: they are to come one by one.
 
@@ -54,11 +57,7 @@ class Bunches:
         if ordinals is None:
             return None
         slots = self._slots.take_all(stream, segments)
-        for place, block in zip(stream.places[header.part].places, blocks):
-            first, n = place.target.first or 0, place.target.n
-            values = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
-            self._flat[place.name][slots, first : first + n] = values
-        if not known_finite and not self._finite(stream, header, slots):
+        if not self._fill(stream.places[header.part], slots, blocks, lent):
             for slot in slots:
                 self._slots.free(slot)
             return None
@@ -90,10 +89,30 @@ class Bunches:
             ordinals.append(ordinal)
         return ordinals
 
-    def _finite(self, stream: Stream, header: Header, slots: Sequence[int]) -> bool:
-        """Looked at where it stands now: what is lent could change until it was copied."""
-        return all(
-            finite(place.values(slot))
-            for place in stream.places[header.part].places
-            for slot in slots
-        )
+    def _fill(
+        self, places: PartPlaces, slots: Sequence[int], blocks: Sequence[Block], lent: bool
+    ) -> bool:
+        """Copies the values into the slots; False where one is not finite."""
+        for place, block in zip(places.places, blocks):
+            first, n = place.target.first or 0, place.target.n
+            there = self._flat[place.name][:, first : first + n]
+            steps = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
+            if lent or steps[0].nbytes >= LARGE_BYTES:
+                if not all(_copy(there[slot], step, lent) for slot, step in zip(slots, steps)):
+                    return False
+            elif finite(steps.reshape(-1)):
+                there[slots] = steps
+            else:
+                return False
+        return True
+
+
+def _copy(there: Array, values: Array, lent: bool) -> bool:
+    """False if one is not finite. What is lent may change until it is copied; looked at then."""
+    if lent:
+        there[:] = values
+        return finite(there)
+    if not finite(values):
+        return False
+    there[:] = values
+    return True

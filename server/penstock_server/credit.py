@@ -12,7 +12,8 @@ from penstock_server.ledger import Ledger
 from penstock_server.reservoir import Reservoir
 from penstock_server.streams import Stream
 
-MOST_AHEAD = 256  # segments
+MOST_AHEAD = 256  # segments of a stream, or
+SHARE_AHEAD = 1 / 32  # of all slots, where that is more: small steps come quickly
 
 
 class Credit:
@@ -93,7 +94,9 @@ class Credit:
         return stream.row is not None or not self._needs_row
 
     def _ahead(self, n_live: int) -> int:
-        return max(1, min(MOST_AHEAD, self._reservoir.n_slots // (2 * max(1, n_live))))
+        n_slots = self._reservoir.n_slots
+        most = max(MOST_AHEAD, int(SHARE_AHEAD * n_slots))
+        return max(1, min(most, n_slots // (2 * max(1, n_live))))
 
     def _more(self, stream: Stream) -> bool:
         """Whether the stream has segments, as far as is known, that it was not granted yet."""

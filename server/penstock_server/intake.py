@@ -14,9 +14,9 @@ import numpy.typing as npt
 import zmq
 
 from penstock import wire
-from penstock.wire import FieldEntry, Header, Kind, WireError
+from penstock.wire import Header, Kind, WireError
 from penstock_server.curve import Guard
-from penstock_server.door import Refusal, finite, read_plan
+from penstock_server.door import Refusal, read_plan
 from penstock_server.loans import Loan, LoanError, LoanOver, accept
 from penstock_server.plans import Plan
 from penstock_server.shard import Shard
@@ -30,6 +30,8 @@ RESYNC_PAUSE_S = 1.0
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
+_AT_ONCE = int(zmq.NOBLOCK)  # a flag that is an enum costs more to combine than a frame to send
+_MORE = int(zmq.SNDMORE) | _AT_ONCE
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Intake:
         self.socket.setsockopt(zmq.BACKLOG, 4096)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
-        self._most_bytes = 8 * max([largest, *inputs, 1 << 16]) + 4096  # of a frame, sent or lent
+        # Of a frame, sent or lent: 8 of what is largest, and every bunch that may be configured.
+        self._most_bytes = 8 * max([largest, *inputs, 1 << 19]) + 4096
         self.socket.setsockopt(zmq.MAXMSGSIZE, self._most_bytes)
         guard.protect(self.socket)
         self.socket.bind(address)
@@ -207,18 +210,15 @@ class Intake:
         """Several steps in one message, taken in at once or, if that cannot be, one by one."""
         numbers, *frames = self._payloads(copied=False) or [b""]
         blocks = self._values(header, peer, frames, header.step)
-        # What is lent may change until it is copied, so it is looked at then.
         lent = any(entry.flags & wire.LENT for entry in header.fields)
         try:
             steps = wire.steps_of(header, numbers, blocks)
-            known_finite = not lent and all(map(_all_finite, header.fields, frames))
         except WireError as error:
             raise Refusal("shape", str(error)) from error
-        at_once = known_finite or lent
-        if not (at_once and self.shard.receive_bunch(header, steps, blocks, known_finite)):
+        if not self.shard.receive_bunch(header, steps, blocks, lent):
             for part, values in wire.parts_of(header, [numbers, *blocks]):
                 try:
-                    self._take_values(part, values, known_finite)
+                    self._take_values(part, values)
                 except Refusal as refusal:
                     self._refuse(part, peer, refusal)
                     break
@@ -226,11 +226,11 @@ class Intake:
         self.counters["bytes"] += n_bytes
         return n_bytes
 
-    def _take_values(self, header: Header, values: list[memoryview], known_finite: bool) -> None:
+    def _take_values(self, header: Header, values: list[memoryview]) -> None:
         reception = self.shard.receive(header)
         for array, payload in zip(reception.arrays, values):
             array[:] = np.frombuffer(payload, array.dtype)
-        self.shard.receive_done(reception, known_finite)
+        self.shard.receive_done(reception)
 
     def _read_plan(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         """A plan that does not fit is told with the simulation that names it."""
@@ -379,7 +379,9 @@ class Intake:
 
     def _send(self, frames: list[bytes]) -> None:
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                self.socket.send(frame, _MORE)
+            self.socket.send(frames[-1], _AT_ONCE)
         except zmq.ZMQError:
             self.counters["unsendable"] += 1
 
@@ -398,9 +400,3 @@ class Intake:
         self._peers.pop(peer.identity, None)
         for stream in self._streams_of(peer):
             stream.peers.discard(peer.identity)
-
-
-def _all_finite(entry: FieldEntry, block: Payload) -> bool:
-    """Looked at once for all steps of a bunch; False: look at each, it is told which one it is."""
-    dtype = wire.code_dtype(entry.dtype)
-    return len(block) % dtype.itemsize == 0 and finite(np.frombuffer(block, dtype))

@@ -272,11 +272,10 @@ class Shard:
         arrays = [place.values(row) for place in places.places]
         return Reception(header, stream, places, opened, row, arrays)
 
-    def receive_done(self, reception: Reception, known_finite: bool = False) -> None:
+    def receive_done(self, reception: Reception) -> None:
         """The frames stand in the arrays: checks, scatters, marks the part, admits a segment."""
         header, stream, opened = reception.header, reception.stream, reception.opened
-        if not known_finite:
-            parts.check_finite(header, reception.places, reception.arrays)
+        parts.check_finite(header, reception.places, reception.arrays)
         self._physics.check_part(header, reception.places, reception.arrays)
         if opened is None:
             self._compare(reception)
@@ -294,9 +293,12 @@ class Shard:
         self._admit_if_complete(stream, segment, opened)
 
     def receive_bunch(
-        self, header: Header, steps: Array, blocks: Sequence[Block], known_finite: bool
+        self, header: Header, steps: Array, blocks: Sequence[Block], lent: bool
     ) -> bool:
-        """All steps of a BUNCH at once; False: none was admitted, and they take `receive`, each."""
+        """All steps of a BUNCH at once; False: none was admitted, and they take `receive`, each.
+
+        lent: the blocks are another process's memory, which may change meanwhile.
+        """
         stream = self.streams.get(header.simulation)
         if self._bunches is None or stream is None or stream.lease != header.lease:
             return False
@@ -306,7 +308,7 @@ class Shard:
                 self._places(stream, header)
         except Refusal:  # it is told with the step that it is about
             return False
-        admitted = self._bunches.admit(stream, header, steps, blocks, known_finite)
+        admitted = self._bunches.admit(stream, header, steps, blocks, lent)
         if admitted is None:
             return False
         slots, ordinals = admitted

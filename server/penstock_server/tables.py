@@ -139,8 +139,8 @@ class FieldSpec(Table):
 class Stream(Table):
     segment_steps: Count = 1
     window_bytes: Count = 67_108_864
-    # Steps in one message; 0: one step each. Receivers take frames of half a megabyte in any case.
-    bunch_bytes: Annotated[int, Field(ge=0, le=524_288)] = 524_288
+    # Steps in one message; 0: one step each. Receivers take frames of 4 MiB in any case.
+    bunch_bytes: Annotated[int, Field(ge=0, le=4_194_304)] = 4_194_304
     shared_memory: bool = True  # between a worker and a receiver on one host
     shards_per_simulation: Count = 4
 

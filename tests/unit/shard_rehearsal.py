@@ -251,8 +251,8 @@ class Rehearsal:
         numbers["step"], numbers["t"] = steps, [0.5 * s for s in steps]
         values = [content(part.simulation, s).reshape(-1)[part.rows] for s in steps]
         header = self.header(part, Kind.BUNCH, step=len(steps), fields=table(values[0]))
-        block, finite = np.concatenate(values).tobytes(), self.random.random() < 0.5
-        if not self.shard.receive_bunch(header, numbers, [block], known_finite=finite):
+        block, lent = np.concatenate(values).tobytes(), self.random.random() < 0.5
+        if not self.shard.receive_bunch(header, numbers, [block], lent=lent):
             return False
         self.run.bunches += 1
         part.at += len(steps) - 1

@@ -74,7 +74,7 @@ class Stand:
         if bad is not None:
             values[3 * steps.index(bad)] = np.inf
         header = Header(Kind.BUNCH, 0, simulation, 1, len(steps), fields=TABLE)
-        return self.shard.receive_bunch(header, numbers, [values.tobytes()], known_finite=False)
+        return self.shard.receive_bunch(header, numbers, [values.tobytes()], lent=True)
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
         stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
