@@ -117,7 +117,10 @@ class Simulation:
     @property
     def refusal(self) -> str | None:
         """The reason for which a shard refused this simulation on this rank, if one did."""
-        return next((s.refused[self.lease] for s in self._senders if self.lease in s.refused), None)
+        for sender in self._senders:
+            if sender.refused and self.lease in sender.refused:
+                return sender.refused[self.lease]
+        return None
 
     def inputs(self, **fields: Any) -> None:
         """Sends this rank's part of the input fields; before the first step."""
@@ -159,16 +162,21 @@ class Simulation:
         self._open()
         at, ordinal = segment % len(self._senders), segment // len(self._senders)
         sender = self._senders[at]
-        if not self._may_send(sender, ordinal):
+        refusal = self.refusal
+        if refusal is None and not self._has_room(sender, ordinal):
             self._flush()
             began_s = time.monotonic()
             lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
-            sender.wait(lambda: self._may_send(sender, ordinal), "room in the reservoir")
+            sender.wait(
+                lambda: self.refusal is not None or self._has_room(sender, ordinal),
+                "room in the reservoir",
+            )
+            refusal = self.refusal
             waited_s = time.monotonic() - began_s
             self.time_s[lacks] += waited_s
             for line in self._lines:
                 line.waited(waited_s)
-        if self.refusal is None:
+        if refusal is None:
             self._lines[at].put(shipment, values, step, wire.NO_TIME if t is None else float(t))
 
     def end(self) -> None:
@@ -225,9 +233,7 @@ class Simulation:
         for line in self._lines:
             line.drop()
 
-    def _may_send(self, sender: Sender, ordinal: int) -> bool:
-        if self.refusal is not None:
-            return True
+    def _has_room(self, sender: Sender, ordinal: int) -> bool:
         return sender.granted(self.lease) > ordinal and sender.has_room()
 
     def _open(self) -> list[Sender]:

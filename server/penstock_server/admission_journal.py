@@ -33,6 +33,12 @@ class AdmissionJournal:
             while line:  # a disk that fills up takes a part and refuses the rest
                 line = line[self._file.write(line) :]
 
+    def write_all(self, rows: npt.NDArray[Any], slots: Iterable[int]) -> None:
+        """The lines of committed slots out of all rows."""
+        if self._file is not None:
+            for slot in slots:
+                self.write(rows[slot])
+
     def catch_up(self, rows: Iterable[np.void]) -> None:
         """Lines of admissions whose receiver died before it wrote them; rows by ordinal."""
         if self._file is None:

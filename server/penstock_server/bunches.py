@@ -62,14 +62,13 @@ class Bunches:
                 self._slots.free(slot)
             return None
         self._t[slots] = steps["t"]
-        for ordinal in ordinals:
-            self._credit.use(stream, ordinal)
+        self._credit.use_all(stream, ordinals)
         stream.steps_seen = max(stream.steps_seen, segments[-1] + 1)
         return slots, self._slots.commit_all(stream, segments, slots)
 
     def _ordinals(
         self, stream: Stream, header: Header, segments: Sequence[int]
-    ) -> list[int] | None:
+    ) -> Sequence[int] | None:
         """Those of the segments, if each is new, ascends, and has its slot kept for it."""
         places = stream.places[header.part]
         if stream.all_parts != 1 or not stream.covered or stream.refused is not None:
@@ -81,13 +80,14 @@ class Bunches:
         most = self._max_steps if stream.n_steps is None else stream.n_steps
         if segments[-1] >= most or any(a >= b for a, b in pairwise(segments)):
             return None
-        ordinals = []
-        for segment in segments:
-            ordinal, aside = divmod(segment - stream.position, stream.stride)
-            if aside or ordinal not in stream.reserved_ordinals:
+        stride, position = stream.stride, stream.position
+        if stride == 1:
+            ordinals = segments
+        else:
+            ordinals = [segment // stride for segment in segments]
+            if any(segment % stride != position for segment in segments):
                 return None
-            ordinals.append(ordinal)
-        return ordinals
+        return ordinals if stream.reserved_ordinals.issuperset(ordinals) else None
 
     def _fill(
         self, places: PartPlaces, slots: Sequence[int], blocks: Sequence[Block], lent: bool

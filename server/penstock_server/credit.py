@@ -50,6 +50,10 @@ class Credit:
             return []
         ahead = self._ahead(len([s for s in wanting if s.simulation not in self._delivered]))
         gained: dict[int, Stream] = {}
+        if self._available() >= sum(ahead - min(ahead, s.reserved) for s in wanting):
+            for stream in wanting:
+                if self._grant_many(stream, ahead - stream.reserved):
+                    gained[stream.simulation] = stream
         self._turn = (self._turn + 1) % len(wanting)
         queue = wanting[self._turn :] + wanting[: self._turn]
         while queue:
@@ -104,8 +108,10 @@ class Credit:
 
     def beyond(self, stream: Stream, segment: int) -> bool:
         """Whether the simulation is known to have no such segment."""
-        n_steps = self._max_steps if stream.n_steps is None else stream.n_steps
-        return segment * self._segment_steps >= n_steps
+        return segment * self._segment_steps >= self._n_steps(stream)
+
+    def _n_steps(self, stream: Stream) -> int:
+        return self._max_steps if stream.n_steps is None else stream.n_steps
 
     def _grant_one(self, stream: Stream, ahead: int) -> bool:
         if not self._more(stream):
@@ -121,6 +127,28 @@ class Credit:
         stream.reserved += 1
         self.reserved += 1
         return True
+
+    def _grant_many(self, stream: Stream, n: int) -> bool:
+        """At once where nobody competes; False: to be done one by one."""
+        first = stream.granted
+        n = min(n, stream.n_segments(self._n_steps(stream), self._segment_steps) - first)
+        if n <= 0:
+            return False
+        begin, end = stream.segment(first), stream.segment(first + n - 1)
+        repeats = any(segment >= begin for segment in stream.open)
+        if repeats or not self._ledger.none_admitted(stream.simulation, begin, end):
+            return False
+        stream.reserved_ordinals.update(range(first, first + n))
+        stream.granted += n
+        stream.reserved += n
+        self.reserved += n
+        return True
+
+    def use_all(self, stream: Stream, ordinals: Collection[int]) -> None:
+        """As `use`, for ordinals each of which has a slot kept for it."""
+        stream.reserved_ordinals.difference_update(ordinals)
+        stream.reserved -= len(ordinals)
+        self.reserved -= len(ordinals)
 
     def use(self, stream: Stream, ordinal: int) -> bool:
         """A slot that was kept is about to be taken; False when none was kept for this segment."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,17 @@ class Ledger:
     def admitted(self, simulation: int, segment: int) -> bool:
         return self._get("admitted", simulation, segment)
 
+    def none_admitted(self, simulation: int, first: int, last: int) -> bool:
+        """Whether no segment from first to last is."""
+        for block in range(first // SEGMENTS, last // SEGMENTS + 1):
+            row = self._rows.get((simulation, block))
+            if row is not None:
+                begin = block * SEGMENTS
+                bits = np.unpackbits(self._chunks["admitted"][row], bitorder="little")
+                if bits[max(0, first - begin) : last - begin + 1].any():
+                    return False
+        return True
+
     def settled(self, simulation: int, segment: int) -> bool:
         return self._get("settled", simulation, segment)
 
@@ -92,6 +103,16 @@ class Ledger:
             self._admitted[simulation] = self._admitted.get(simulation, 0) + 1
             return True
         return False
+
+    def admit_all(self, simulation: int, segments: Sequence[int]) -> None:
+        """As `admit`, for different segments of which none is admitted."""
+        blocks, bits = np.divmod(np.array(segments), SEGMENTS)
+        for block in np.unique(blocks).tolist():
+            marks = np.zeros(SEGMENTS, bool)
+            marks[bits[blocks == block]] = True
+            row = self._row(simulation, block)
+            self._chunks["admitted"][row] |= np.packbits(marks, bitorder="little")
+        self._admitted[simulation] = self._admitted.get(simulation, 0) + len(segments)
 
     def draw(self, simulation: int, segment: int) -> bool:
         """Sets the drawn bit: every sample of the segment was trained on before a snapshot."""

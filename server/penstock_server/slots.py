@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from penstock_server.admission_journal import AdmissionJournal
 from penstock_server.descriptors import Descriptors
@@ -63,10 +64,14 @@ class Slots:
 
     def take_all(self, stream: Stream, segments: Sequence[int]) -> list[int]:
         """As `take`, for segments of which each is whole before anything else happens."""
-        slots = [self._begin(stream, segment) for segment in segments]
-        self._clear(stream, slots)
-        for slot in slots:
-            self._descriptors.open(slot)
+        slots = [self._acquire(stream) for _ in segments]
+        there = np.array(slots)
+        self._descriptors.begin_all(
+            there, stream.simulation, segments, stream.lease, stream.role, stream.n_parts,
+            stream.row or 0,
+        )  # fmt: skip
+        self._clear(stream, there)
+        self._descriptors.open(there)
         return slots
 
     def take_over(self, stream: Stream, slot: int) -> None:
@@ -93,8 +98,18 @@ class Slots:
         self, stream: Stream, segments: Sequence[int], slots: Sequence[int]
     ) -> list[int]:
         """As `commit`, for what `take_all` gave: single steps of a simulation in one part."""
-        self._slab.parts[slots, 0, 0] = 1
-        return [self._commit(stream, segment, slot, 1) for segment, slot in zip(segments, slots)]
+        there, n = np.array(slots), len(slots)
+        self._slab.parts[there, 0, 0] = 1
+        ordinals = range(self._ordinal + 1, self._ordinal + n + 1)
+        self._ordinal += n
+        checksums = [self._checksum(s, 1) for s in slots] if self._checksums else [0] * n
+        self._descriptors.commit_all(there, 1, ordinals, checksums)
+        self._ledger.admit_all(stream.simulation, segments)
+        if stream.row is not None:
+            self.rows.settle(stream.row)
+        self._journal.write_all(self._slab.descriptor, slots)
+        self._committed.update(zip(((stream.simulation, s) for s in segments), slots))
+        return list(ordinals)
 
     def free(self, slot: int) -> None:
         """Gives a slot back that was open."""
@@ -136,21 +151,26 @@ class Slots:
 
     def _begin(self, stream: Stream, segment: int) -> int:
         """A slot that nobody reads any more, and whose segment comes; one has been kept for it."""
+        slot = self._acquire(stream)
+        self._descriptors.begin(
+            slot, stream.simulation, segment, stream.lease, stream.role, stream.n_parts,
+            stream.row or 0,
+        )  # fmt: skip
+        return slot
+
+    def _acquire(self, stream: Stream) -> int:
+        """A slot whose content nobody needs; its descriptor still names it."""
         slot, evicted = self._reservoir.acquire()
         if evicted:
             row = self._slab.descriptor[slot]
             self._counters["evicted"] += 1
             self._committed.pop((int(row["simulation"]), int(row["segment"])), None)
             self._unuse_row(slot)
-        self._descriptors.begin(
-            slot, stream.simulation, segment, stream.lease, stream.role, stream.n_parts,
-            stream.row or 0,
-        )  # fmt: skip
         if stream.row is not None:
             self.rows.use(stream.simulation, stream.row)
         return slot
 
-    def _clear(self, stream: Stream, slots: int | Sequence[int]) -> None:
+    def _clear(self, stream: Stream, slots: int | npt.NDArray[np.int64]) -> None:
         self._slab.parts[slots] = 0
         self._slab.drawn[slots] = 0
         self._slab.t[slots] = np.nan
@@ -163,7 +183,7 @@ class Slots:
         self._ledger.admit(stream.simulation, segment)
         if stream.row is not None:
             self.rows.settle(stream.row)
-        self._journal.write(self._slab.descriptor[slot])
+        self._journal.write_all(self._slab.descriptor, [slot])
         self._committed[stream.simulation, segment] = slot
         return self._ordinal
 

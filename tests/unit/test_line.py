@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock import line, wire
+from penstock import line as line_module
+from penstock import wire
 from penstock.arena import Arena
 from penstock.buffers import Buffers
 from penstock.layout import FieldSpec, whole
@@ -18,7 +19,7 @@ from penstock.wire import Header, Kind
 U = FieldSpec("u", 0, (2, 3), np.dtype("float32"))
 P = FieldSpec("p", 1, (), np.dtype("float64"))
 STEP_BYTES = 6 * 4 + 8 + wire.STEP.itemsize
-QUICK, OLD = line.QUICK_S, line.OLD_S
+QUICK, OLD = line_module.QUICK_S, line_module.OLD_S
 
 
 class Clock:
@@ -64,7 +65,7 @@ class Posted:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(line, "time", clock)
+    monkeypatch.setattr(line_module, "time", clock)
     return clock
 
 
@@ -136,6 +137,32 @@ def test_a_rare_pause_of_a_quick_solver_is_forgotten(clock: Clock) -> None:
     assert max(len(steps) for steps in posted.steps()[-10:]) > 5
     alone = sum(len(steps) == 1 for steps in posted.steps())
     assert 5_000 < alone < 10_000  # until a second has passed
+
+
+def test_a_wait_for_room_is_no_pause_of_the_solver(clock: Clock) -> None:
+    line, posted = make(1 << 18)
+    for step in range(40):
+        put(line, step)
+        clock.now += 1e-5
+        if step % 4 == 3:
+            line.flush()
+            clock.now += 1.0
+            line.waited(1.0)
+    assert [len(steps) for steps in posted.steps()] == [1, 3, *[4] * 9]
+
+
+@pytest.mark.parametrize("ready", [0.0, 1.0])
+def test_a_solver_without_a_processor_is_not_slow(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, ready: float
+) -> None:
+    """ready: the share of its pauses for which the solver could have run."""
+    monkeypatch.setattr(line_module, "kept_from_running_s", lambda: ready * clock.now)
+    line, posted = make(1 << 18)
+    for step in range(100):
+        put(line, step)
+        clock.now += 1e-5 if step % 5 else 0.1
+    alone = sum(len(steps) == 1 for steps in posted.steps())
+    assert alone < 25 if ready else alone > 75
 
 
 def test_no_step_grows_old_while_the_solver_calls_in(clock: Clock) -> None:
