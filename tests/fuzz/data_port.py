@@ -50,6 +50,7 @@ class FalseSocket:
     def __init__(self) -> None:
         self.waiting: deque[list[bytes]] = deque()
         self.sent: list[list[bytes]] = []
+        self._leaving: list[bytes] = []
         self._rest: deque[bytes] = deque()
 
     def socket(self, _kind: int) -> FalseSocket:
@@ -81,8 +82,11 @@ class FalseSocket:
         view[:n] = frame[:n]
         return len(frame)
 
-    def send_multipart(self, frames: list[bytes], _flags: int = 0) -> None:
-        self.sent.append(frames)
+    def send(self, frame: bytes, flags: int = 0) -> None:
+        self._leaving.append(frame)
+        if not flags & zmq.SNDMORE:
+            self.sent.append(self._leaving)
+            self._leaving = []
 
 
 class Script:
