@@ -27,7 +27,7 @@ from penstock.keys import ClientKeys
 from penstock.wire import Header, Kind
 
 PROBE_S = 1.0
-GLANCE_S = 0.001
+GLANCE_S = 0.01
 _ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
 _LENT_BYTES = 1 << 12  # below this the receiver is quicker with the bytes than with their place
 _OFFSET = struct.Struct("<Q")

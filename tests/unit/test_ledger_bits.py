@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -38,11 +39,15 @@ class Model:
             for segment in (0, 511, 512, 5):
                 admitted = segment in self.admitted.get(simulation, ())
                 assert ledger.admitted(simulation, segment) == admitted
+            for first, last in ((0, 0), (1, 6), (8, 511), (512, 512), (1, 1024), (514, 99_998)):
+                some = any(first <= s <= last for s in self.admitted.get(simulation, ()))
+                assert ledger.none_admitted(simulation, first, last) is not some
 
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("admit"), SIMULATIONS, SEGMENT),
     st.tuples(st.just("admit"), SIMULATIONS, SEGMENT),
+    st.tuples(st.just("admit_all"), SIMULATIONS, st.sets(SEGMENT)),
     st.tuples(st.just("draw"), SIMULATIONS, SEGMENT),
     st.tuples(st.just("end"), SIMULATIONS, st.integers(0, 50)),
     st.tuples(st.sampled_from(["reopen", "copy", "settle", "resume"]), st.just(0), st.just(0)),
@@ -52,7 +57,7 @@ OPERATIONS = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OPERATIONS, max_size=40))
 def test_the_ledger_agrees_with_sets_of_segments(
-    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, int]]
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int, Any]]
 ) -> None:
     folder = tmp_path_factory.mktemp("ledger")
     ledger, model, copies = Ledger(folder / "ledger"), Model(), 0
@@ -61,6 +66,11 @@ def test_the_ledger_agrees_with_sets_of_segments(
             new = number not in model.admitted[simulation]
             assert ledger.admit(simulation, number) == new
             model.admitted[simulation].add(number)
+        elif what == "admit_all":
+            new = sorted(number - model.admitted[simulation])
+            if new:
+                ledger.admit_all(simulation, new)
+            model.admitted[simulation].update(new)
         elif what == "draw" and number in model.admitted[simulation]:
             assert ledger.draw(simulation, number) == (number not in model.drawn[simulation])
             model.drawn[simulation].add(number)

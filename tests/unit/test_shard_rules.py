@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from penstock.wire import STEP, FieldEntry, Header, Kind
+from penstock_server import bunches
 from penstock_server.door import Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.plans import Plan, read_target
@@ -61,7 +62,12 @@ class Stand:
         self.shard.receive_done(reception)
 
     def send_bunch(
-        self, simulation: int, steps: list[int], bad: int | None = None, at_once: bool = True
+        self,
+        simulation: int,
+        steps: list[int],
+        bad: int | None = None,
+        at_once: bool = True,
+        lent: bool = False,
     ) -> bool:
         """Steps in one message, or one by one; the values of step `bad` are not finite."""
         if not at_once:
@@ -74,7 +80,7 @@ class Stand:
         if bad is not None:
             values[3 * steps.index(bad)] = np.inf
         header = Header(Kind.BUNCH, 0, simulation, 1, len(steps), fields=TABLE)
-        return self.shard.receive_bunch(header, numbers, [values.tobytes()], lent=True)
+        return self.shard.receive_bunch(header, numbers, [values.tobytes()], lent)
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
         stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
@@ -124,6 +130,31 @@ def test_credit_never_exceeds_the_slots(stand: Stand) -> None:
     assert sum(stand.granted(simulation) for simulation in range(20)) == 8
 
 
+@pytest.mark.parametrize("sent", [[0, 1, 2], [2], []])
+def test_credit_is_granted_at_once_as_it_is_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: list[int]
+) -> None:
+    """Also to a second attempt, some of whose segments are here already."""
+    stands = [Stand(tmp_path / name) for name in ("at-once", "one-by-one")]
+    monkeypatch.setattr(stands[1].shard.credit, "_grant_many", lambda *_: False)
+    for stand in stands:
+        stand.open(0)
+        stand.shard.credit.grant()
+        for step in sent:
+            stand.send(0, step)
+        stand.open(0, lease=2)
+        stand.open(1)
+        for _ in range(3):
+            stand.shard.credit.grant()
+    one, other = (stand.shard for stand in stands)
+    for simulation in (0, 1):
+        mine, theirs = one.streams[simulation], other.streams[simulation]
+        assert mine.granted == theirs.granted > 0
+        assert mine.reserved_ordinals == theirs.reserved_ordinals
+        assert mine.reserved == theirs.reserved == len(mine.reserved_ordinals)
+    assert one.credit.reserved == other.credit.reserved
+
+
 def books(shard: Shard) -> tuple[object, ...]:
     stream = shard.streams[0]
     kept = sorted(stream.reserved_ordinals), stream.reserved, shard.credit.reserved
@@ -137,18 +168,25 @@ OUT_OF_THE_ORDINARY = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(("lent", "large_bytes"), [(False, 0), (False, 1000), (True, 1000)])
 @pytest.mark.parametrize(("steps", "bad"), OUT_OF_THE_ORDINARY)
 def test_nothing_is_admitted_of_a_bunch_that_is_out_of_the_ordinary(
-    stand: Stand, steps: list[int], bad: int | None
+    stand: Stand,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
+    bad: int | None,
+    lent: bool,
+    large_bytes: int,
 ) -> None:
+    monkeypatch.setattr(bunches, "LARGE_BYTES", large_bytes)
     stand.open(0)
     stand.shard.credit.grant()
     assert stand.granted(0) == 4
     stand.send(0, 0)
     before = books(stand.shard)
-    assert not stand.send_bunch(0, steps, bad)
+    assert not stand.send_bunch(0, steps, bad, lent=lent)
     assert books(stand.shard) == before
-    assert stand.send_bunch(0, [1, 3])
+    assert stand.send_bunch(0, [1, 3], lent=lent)
     assert stand.send_bunch(0, [2])
     stand.end(0, 4)
     assert 0 in stand.shard.delivered
@@ -166,7 +204,7 @@ def test_a_bunch_of_lent_values_that_are_not_finite_costs_no_more_than_its_slots
     stand.shard.credit.grant()
     kept = sorted(stand.shard.streams[1].reserved_ordinals)
     assert len(kept) > 1
-    assert not stand.send_bunch(1, kept, bad=kept[1])
+    assert not stand.send_bunch(1, kept, bad=kept[1], lent=True)
     assert stand.shard.ledger.segments(1) == []
     assert sorted(stand.shard.streams[1].reserved_ordinals) == kept
     assert stand.send_bunch(1, kept)
