@@ -4,8 +4,9 @@ ours: the coordinator and one receiver as processes, as a run starts them, and k
 that call `sim.send` as fast as it lets them. Every check of the door is on: credit, layout, table,
 finite values, exactly once. peer: k programs that PUSH the same arrays, and one that PULLs them
 into preallocated memory and does nothing else. Beside both a training loop with one thread. The
-arena is at least four times the last-level cache, and every place in it is written once. ours goes
-over TCP; --same-host adds a run through the memory that clients lend to a receiver on their host.
+arena is at least four times the last-level cache and what clients may be ahead (not so at 128 MB
+from many clients), and every place in it is written once. ours goes over TCP; --same-host adds a
+run through the memory that clients lend to a receiver on their host.
 
 Rates are taken between 10 % and 90 % of the bytes. Ours and the peer alternate; the ratio is the
 median of the pairs' ratios. holds: at least 0.75 from 80 kB a step up, at least 0.5 below, and on
@@ -40,6 +41,7 @@ SIZES = {
 }
 CLIENTS = (1, 4, 16)
 FIRST, LAST = 0.1, 0.9
+WINDOW = 64  # MB that a client may be ahead, on both sides
 SAME_HOST_BAR = 1.5
 
 CAMPAIGN = """
@@ -148,13 +150,22 @@ def rate(arrived: Callable[[], int], total: int, n_bytes: int, here: Stage) -> f
     return (arrived() - first) * n_bytes / (time.perf_counter() - began)
 
 
+def steps_of_each(n_bytes: int, clients: int, arena: float) -> int:
+    """So many that the arena (MB) is filled, and that none is through while the rate is taken.
+
+    With less than some times what the clients may be ahead, they would all have sent everything by
+    then, and what is measured is a receiver that has the machine for itself.
+    """
+    arena = max(arena / (4 if n_bytes < 50_000 else 1), 4 * WINDOW * clients)
+    return max(2, round(arena * 1_000_000 / n_bytes / clients))
+
+
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for size in options.sizes:
         n_bytes = SIZES[size]
         for clients in options.clients:
-            arena = options.arena * 1_000_000 / (4 if n_bytes < 50_000 else 1)
-            steps = max(2, round(arena / n_bytes / clients))
+            steps = steps_of_each(n_bytes, clients, options.arena)
             pairs, curve, same_host = [], [], []
             for _ in range(options.pairs):
                 size_of = (n_bytes // 4, steps, clients)
@@ -201,7 +212,10 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
     parser.add_argument("--pairs", type=int, default=5, help="of ours and the peer's")
     parser.add_argument(
-        "--arena", type=float, default=1024, help="MB; a quarter below 50 kB a step"
+        "--arena",
+        type=float,
+        default=1024,
+        help="MB, or 256 a client if that is more; a quarter below 50 kB a step",
     )
     parser.add_argument("--same-host", action="store_true", help="ours once more, on one host")
     parser.add_argument("--curve", action="store_true", help="ours once more, encrypted")

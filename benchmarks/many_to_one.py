@@ -116,8 +116,7 @@ def measure(options: argparse.Namespace, disk: Path) -> list[dict[str, Any]]:
     for size in options.sizes:
         n_bytes = ingest.SIZES[size]
         for clients in options.clients:
-            arena = options.arena * 1_000_000 / (4 if n_bytes < 50_000 else 1)
-            arrays = max(2, round(arena / n_bytes / clients))
+            arrays = ingest.steps_of_each(n_bytes, clients, options.arena)
             rounds: dict[str, list[float]] = {side: [] for side in sides}
             for _ in range(options.rounds):
                 for side, run in sides.items():
@@ -177,7 +176,10 @@ def main() -> None:
     parser.add_argument("--same-host", action="store_true", help="ours once more, by lent memory")
     parser.add_argument("--rounds", type=int, default=5, help="of all sides, one after the other")
     parser.add_argument(
-        "--arena", type=float, default=1024, help="MB; a quarter below 50 kB an array"
+        "--arena",
+        type=float,
+        default=1024,
+        help="MB, or 256 a producer if that is more; a quarter below 50 kB an array",
     )
     parser.add_argument("--ahead", type=float, default=64, help="MB of a producer, peers only")
     parser.add_argument("--disk", type=Path, default=DISK, help=f"folder on a disk, {DISK}")

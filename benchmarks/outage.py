@@ -1,8 +1,8 @@
 """Production stops, then half of the workers are gone: batches go on, or wait as they are told to.
 
 Two campaigns (stamp, four workers that rest between steps) go through rounds of three phases: as
-usual; all solver processes halted; half of the agents halted with what they started, which is what
-the server sees of a host that is gone. Halted ones go on afterwards.
+usual; all agents halted with what they started; half of them. That is what the server sees of hosts
+that are gone. Halted ones go on afterwards.
 
 Without a limiter nothing of this concerns the trainer. ours: batches per second in the worse of the
 two phases, peer: in the usual one before it, medians of the rounds. With draws_per_sample = 2 no
@@ -115,15 +115,13 @@ def phases(run: Run, rounds: int, phase_s: float) -> list[Phase]:
 
     for _ in range(rounds):
         stay("usual")
-        solvers = worker_pids(run)
-        tell(solvers, signal.SIGSTOP)
-        stay("none")
-        tell(solvers, signal.SIGCONT)
-        gone = [pid for _, agent in agents(run)[::2] for pid in (agent, *children_of(agent))]
-        tell(gone, signal.SIGSTOP)
-        stay("half")
-        tell(gone, signal.SIGCONT)
-        run.wait_for(lambda: len(worker_pids(run)) >= WORKERS, 60.0)
+        for name, every in (("none", 1), ("half", 2)):
+            # Without its agent: that one would start a halted solver anew within seconds.
+            gone = [p for _, agent in agents(run)[::every] for p in (agent, *children_of(agent))]
+            tell(gone, signal.SIGSTOP)
+            stay(name)
+            tell(gone, signal.SIGCONT)
+            run.wait_for(lambda: len(worker_pids(run)) >= WORKERS, 60.0)
     return found
 
 
