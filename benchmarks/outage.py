@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def main() -> None:
                 "holds": relative[worse] >= 1 - TOLERANCE and not off and share >= WAITED,
                 "rows": [
                     {"limiter": False, "rates": by_name},
-                    {"limiter": True, "rates": limited, "outside": len(off), "waited": share},
+                    {"limiter": True, "rates": limited, "outside": list(map(asdict, off)), "waited": share},
                 ],
             }
         )
