@@ -233,6 +233,7 @@ def main() -> None:
         + f" batches a second; {len(off)} of {len(rows)} reports out of the band; at least "
         f"{share:.0%} of the time without production was waited for the limiter."
     )
+    strays = [asdict(row) for row in off]
     worse = min(relative, key=lambda name: relative[name])
     print(
         json.dumps(
@@ -245,7 +246,7 @@ def main() -> None:
                 "holds": relative[worse] >= 1 - TOLERANCE and not off and share >= WAITED,
                 "rows": [
                     {"limiter": False, "rates": by_name},
-                    {"limiter": True, "rates": limited, "outside": list(map(asdict, off)), "waited": share},
+                    {"limiter": True, "rates": limited, "outside": strays, "waited": share},
                 ],
             }
         )
