@@ -88,10 +88,9 @@ class Share:
         """How many values of the field go out from here."""
         return math.prod(self.sent_shape)
 
-    def pick(self, values: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """The one copy between the solver's memory and the wire, into `out` of `sent_shape`."""
-        np.copyto(out, values if self.take is None else values[self.take], casting="unsafe")
-        return out
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """What goes out of an array of the owned shape; a view if it lies evenly."""
+        return values if self.take is None else values[self.take]
 
 
 def whole(spec: FieldSpec) -> Share:

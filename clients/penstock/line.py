@@ -50,40 +50,48 @@ class Line:
         self._began_s = self._called_s = time.monotonic()
         self._late_s = 0.0  # for which steps were kept back while the solver did not call in
 
-    def put(self, shipment: Shipment, values: Sequence[np.ndarray], step: int, t: float) -> None:
-        """Takes a copy of the values that `shipment.check` let through."""
-        now = self._call_in()
-        late = self._late_s > LATE * (now - self._began_s)
-        quick = now - self._put_s < QUICK_S and not late
-        most = shipment.most(self._bunch_bytes) if quick else 0
-        if self._bunch is None and most < 2:
+    def put(
+        self,
+        shipment: Shipment,
+        values: Sequence[np.ndarray],
+        step: int,
+        t: float,
+        now_s: float,
+    ) -> None:
+        """Takes a copy of the values that `shipment.check` let through; after `glance`."""
+        late = self._late_s > LATE * (now_s - self._began_s)
+        quick = now_s - self._put_s < QUICK_S and not late
+        bunch = self._bunch
+        most = shipment.most(self._bunch_bytes) if quick and bunch is None else 0
+        if bunch is None and most < 2:
             payloads = shipment.pack(values, shipment.arrays(self._buffers))
             header = self._make_header(Kind.PART, shipment.table, step, t)
             self._sender.post(header, payloads, give_back=self._buffers.give)
         else:
-            bunch = self._bunch = self._bunch or _Bunch(shipment, self._buffers, most, now)
+            if bunch is None:
+                bunch = self._bunch = _Bunch(shipment, self._buffers, most, now_s)
             bunch.add(values, step, t)
-            if bunch.full or not quick or now - bunch.began_s > OLD_S:
+            if bunch.full or not quick:
                 self.flush()
         self._put_s = self._called_s = time.monotonic()
 
-    def glance(self) -> None:
-        """Posts what has been kept back for too long."""
-        now = self._call_in()
-        if self._bunch is not None and now - self._bunch.began_s > OLD_S:
-            self.flush()
+    def glance(self, now_s: float) -> None:
+        """The solver calls in. Posts what was kept back for too long, and looks for answers.
 
-    def _call_in(self) -> float:
-        """The time; how long the solver was away counts if there were steps here."""
-        now = time.monotonic()
-        away_s, self._called_s = now - self._called_s, now
-        if self._bunch is not None and away_s > OLD_S:
-            kept_s = kept_from_running_s() - self._bunch.kept_s
-            self._late_s += max(0.0, away_s - kept_s)
-        return now
+        How long the solver was away counts if there were steps here.
+        """
+        bunch = self._bunch
+        if bunch is not None:
+            away_s = now_s - self._called_s
+            if away_s > OLD_S:
+                self._late_s += max(0.0, away_s - (kept_from_running_s() - bunch.kept_s))
+            if now_s - bunch.began_s > OLD_S:
+                self.flush()
+        self._called_s = now_s
+        self._sender.glance(now_s)
 
     def waited(self, seconds: float) -> None:
-        """The solver was kept for so long in its last call."""
+        """The solver was kept for so long in this call."""
         self._put_s += seconds
         self._began_s += seconds
         self._called_s += seconds
@@ -91,7 +99,7 @@ class Line:
     def drop(self) -> None:
         """Nobody wants what is kept back."""
         bunch, self._bunch = self._bunch, None
-        for array in bunch.memory if bunch is not None else ():
+        for array in bunch.memory() if bunch is not None else ():
             self._buffers.give(array)
 
     def flush(self) -> None:
@@ -99,29 +107,34 @@ class Line:
         bunch, self._bunch = self._bunch, None
         if bunch is not None:
             header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
-            payloads = [array[: bunch.n] for array in bunch.memory]
-            self._sender.post(header, payloads, bunch.memory, self._buffers.give)
+            memory = bunch.memory()
+            payloads = [array[: bunch.n] for array in memory]
+            self._sender.post(header, payloads, memory, self._buffers.give)
 
 
 class _Bunch:
     """Several steps side by side in memory, (steps, *sent shape) a field."""
 
     def __init__(self, shipment: Shipment, buffers: Buffers, most: int, began_s: float) -> None:
-        self.table, self.began_s, self.n = shipment.table, began_s, 0
+        self.table, self.began_s = shipment.table, began_s
         self.kept_s = kept_from_running_s()
-        self._shipment = shipment
+        self._shipment, self._most = shipment, most
+        self._rows: list[tuple[int, int, float]] = []
         self._steps = buffers.take((most,), wire.STEP)
         self._blocks = shipment.arrays(buffers, most)
 
     @property
-    def full(self) -> bool:
-        return self.n == len(self._steps)
-
-    def add(self, values: Sequence[np.ndarray], step: int, t: float) -> None:
-        self._shipment.pack(values, [block[self.n, ...] for block in self._blocks])
-        self._steps[self.n] = (step, 0, t)
-        self.n += 1
+    def n(self) -> int:
+        return len(self._rows)
 
     @property
+    def full(self) -> bool:
+        return len(self._rows) == self._most
+
+    def add(self, values: Sequence[np.ndarray], step: int, t: float) -> None:
+        self._shipment.pack(values, self._blocks, len(self._rows))
+        self._rows.append((step, 0, t))
+
     def memory(self) -> list[np.ndarray]:
+        self._steps[: len(self._rows)] = self._rows
         return [self._steps, *self._blocks]

@@ -158,7 +158,8 @@ class Link:
 
     def shipment(self, fields: Mapping[str, Any], when: str) -> Shipment:
         """How this rank ships the fields of a step or the inputs; when: "step" or "input"."""
-        self.learn(fields, when)
+        if self._undeclared:
+            self.learn(fields, when)
         if when not in self._shipments:
             specs = [s for s in self.specs.values() if (s.role == "input") == (when == "input")]
             self._shipments[when] = Shipment(when, specs, self.shares())
@@ -182,8 +183,6 @@ class Link:
 
         when: "step" or "input". Raises LayoutError for a field that came only later.
         """
-        if not self._undeclared:
-            return
         role = "input" if when == "input" else "state"
         for name, values in fields.items():
             spec = self.specs.get(name)
@@ -240,7 +239,7 @@ class Link:
         )
 
     def anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; collective."""
+        """Whether the flag was set on any rank when it asked before; collective."""
         return self._ranks.anywhere(flag)
 
     def finished(self, simulation: Simulation) -> None:
@@ -270,6 +269,7 @@ class Link:
         if self._current is not None:
             self._current.end()
             self._current.release()
+            self._ranks.forget()
             self._current = None
 
     def _abandon(self, error: BaseException) -> None:

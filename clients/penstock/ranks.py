@@ -24,6 +24,7 @@ class Ranks:
         self.rank = 0 if comm is None else int(comm.Get_rank())
         self.size = 1 if comm is None else int(comm.Get_size())
         self._comm, self._meanwhile = comm, meanwhile
+        self._asked: tuple[Any, np.ndarray, np.ndarray] | None = None  # a request and its memory
         if comm is None:
             _refuse_hidden_ranks()
 
@@ -43,11 +44,24 @@ class Ranks:
         return answer
 
     def anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; collective."""
+        """Whether the flag was set on any rank when it asked before; collective, False at first.
+
+        Nobody waits here for ranks that are less than a step behind, as they would for an answer of
+        now: every step of every rank would take as long as the slowest. One rank has its own flag.
+        """
         if self.size == 1:
             return flag
+        answer = self.forget()
         mine, total = np.array([int(flag)], dtype="i8"), np.zeros(1, dtype="i8")
-        self._patiently(self._comm.Iallreduce(mine, total))
+        self._asked = self._comm.Iallreduce(mine, total), mine, total
+        return answer
+
+    def forget(self) -> bool:
+        """What `anywhere` would say; before it is asked of something else. Collective as well."""
+        if self._asked is None:
+            return False
+        (request, _, total), self._asked = self._asked, None
+        self._patiently(request)
         return bool(total[0])
 
     def abort(self, error: Exception) -> None:
@@ -57,11 +71,11 @@ class Ranks:
             self._comm.Abort(1)
 
     def _patiently(self, request: Any) -> None:
-        pause_s = 1e-4
+        pause_s = 0.0
         while not request.Test():
             self._meanwhile()
             time.sleep(pause_s)
-            pause_s = min(1.5 * pause_s, 0.01)
+            pause_s = min(1.5 * pause_s + 1e-5, 0.01)
 
 
 def _encoded(ask: Callable[[], dict[str, Any]]) -> bytes:

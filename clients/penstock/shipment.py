@@ -32,6 +32,7 @@ class Shipment:
             )
             for spec, share in self._fields.values()
         )
+        self._shares = [share for _, share in self._fields.values()]
         self._n_bytes = sum(entry.n_bytes for entry in self.table)
 
     def check(self, given: Mapping[str, Any]) -> list[np.ndarray]:
@@ -54,10 +55,12 @@ class Shipment:
             for spec, share in self._fields.values()
         ]
 
-    def pack(self, values: Sequence[np.ndarray], out: list[np.ndarray]) -> list[np.ndarray]:
-        """Writes the share of what `check` let through into arrays of the sent shapes."""
-        for (_, share), given, array in zip(self._fields.values(), values, out):
-            share.pick(given, array)
+    def pack(
+        self, values: Sequence[np.ndarray], out: list[np.ndarray], at: Any = ...
+    ) -> list[np.ndarray]:
+        """Writes the share of what `check` let through to this place of each array of `out`."""
+        for share, given, array in zip(self._shares, values, out):
+            array[at] = share.pick(given)  # converts, as the cast of any float to another
         return out
 
     def most(self, n_bytes: int) -> int:
@@ -78,7 +81,7 @@ class Shipment:
 
 def _owned_values(spec: FieldSpec, shape: tuple[int, ...], given: Any) -> np.ndarray:
     """What was given for a field as an array of the shape that this rank owns, without a copy."""
-    values = np.asarray(given)
+    values = given if type(given) is np.ndarray else np.asarray(given)
     if values.shape != shape:
         values = _without_ones(values, shape)
     if values.dtype.kind not in "fiub":

@@ -101,6 +101,7 @@ class Simulation:
             for sender in self._senders
         ]
         self._opened = False
+        self._shipment: Shipment | None = None  # of the last step; its plan has been told
 
     @property
     def lease(self) -> int:
@@ -108,9 +109,13 @@ class Simulation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the server wants no more of this simulation; collective over the MPI ranks."""
+        """Whether the server wants no more of this simulation; collective over the MPI ranks.
+
+        Of several ranks all get the same answer: what one of them has heard when it asks is what
+        all hear when they ask the next time.
+        """
         self._glance()
-        if self._outlet.anywhere(self.refusal is not None):
+        if not self._cancelled and self._outlet.anywhere(self.refusal is not None):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
 
@@ -148,7 +153,7 @@ class Simulation:
             )
         self._last_t = t
         self._calls += 1
-        self._glance()
+        now_s = self._glance()
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
@@ -159,7 +164,9 @@ class Simulation:
         segment = step // self._outlet.segment_steps
         if not self._assignment.wants(segment):
             return
-        self._open()
+        if shipment is not self._shipment:
+            self._open()
+            self._shipment = shipment
         at, ordinal = segment % len(self._senders), segment // len(self._senders)
         sender = self._senders[at]
         refusal = self.refusal
@@ -174,10 +181,12 @@ class Simulation:
             refusal = self.refusal
             waited_s = time.monotonic() - began_s
             self.time_s[lacks] += waited_s
+            now_s += waited_s
             for line in self._lines:
                 line.waited(waited_s)
         if refusal is None:
-            self._lines[at].put(shipment, values, step, wire.NO_TIME if t is None else float(t))
+            time_sent = wire.NO_TIME if t is None else float(t)
+            self._lines[at].put(shipment, values, step, time_sent, now_s)
 
     def end(self) -> None:
         """Says that the simulation is complete; leaving the loop body does the same."""
@@ -212,12 +221,12 @@ class Simulation:
         self.fail(f"{type(error).__name__}: {error}")
         return isinstance(error, Exception)
 
-    def _glance(self) -> None:
+    def _glance(self) -> float:
         """The solver calls in: also shards whose turn it is not are looked at, and have steps."""
+        now_s = time.monotonic()
         for line in self._lines:
-            line.glance()
-        for sender in self._senders:
-            sender.glance()
+            line.glance(now_s)
+        return now_s
 
     def _close(self, outcome: str, reason: str) -> None:
         self.outcome, self.reason = outcome, reason

@@ -35,7 +35,7 @@ class Shard:
         self.refused: dict[int, str] = {}
         self.looked = 0
 
-    def glance(self) -> None:
+    def glance(self, now_s: float) -> None:
         self.looked += 1
 
     def granted(self, lease: int) -> int:
