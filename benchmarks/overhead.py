@@ -66,7 +66,7 @@ def measure(n: int, ranks: int, steps: int, tcp: bool) -> dict[str, Any]:
         lines = process.stdout.read().splitlines()
         served.stage.until(lambda: served.admitted() == steps)
     told = json.loads(lines[-1])
-    inside = sorted(told["inside_s"])
+    inside = sorted(a + b for a, b in zip(told["sent_s"], told["asked_s"]))
     step = statistics.median(told["steps_s"])
     send, threads = statistics.median(inside), told["threads_s"]
     solver = step - send
@@ -75,6 +75,7 @@ def measure(n: int, ranks: int, steps: int, tcp: bool) -> dict[str, Any]:
         "ranks": ranks,
         "ours_us": 1e6 * (send + threads),
         "send_us": 1e6 * send,
+        "cancelled_us": 1e6 * statistics.median(told["asked_s"]),
         "send_p99_us": 1e6 * inside[min(len(inside) - 1, round(0.99 * len(inside)))],
         "copy_us": 1e6 * told["copy_s"],
         "threads_us": 1e6 * threads,
@@ -108,7 +109,7 @@ def main() -> None:
         if not options.json:
             print(
                 f"{n} x {n}, {ranks} ranks: send {row['send_us']:.0f} us (99 %: "
-                f"{row['send_p99_us']:.0f}), a copy {row['copy_us']:.0f}, threads "
+                f"{row['send_p99_us']:.0f}; cancelled has {row['cancelled_us']:.0f}), a copy {row['copy_us']:.0f}, threads "
                 f"{row['threads_us']:.0f}, the solver {row['solver_us']:.0f}; "
                 f"{row['share']:.2%} of it",
                 flush=True,

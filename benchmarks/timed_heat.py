@@ -6,6 +6,7 @@ Runs in the solvers' interpreter. Rank 0 prints one line of JSON.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from penstock.simulation import Simulation
 from penstock_solvers import heat
 
 COPIES = 200
+FIRST = 0.1  # of the steps are not looked at: they open the simulation
 
 ends: list[float] = []  # of steps
-inside: list[float] = []  # seconds in send and cancelled, by step
+sent: list[float] = []  # seconds in send, by step
+asked: list[float] = []  # in cancelled
+threads: list[float] = []  # processor time of the threads, after FIRST and at the end
 n_bytes = 0  # that this rank sends with a step
-threads_s = 0.0
 
 _send, _cancelled, _close = Simulation.send, Simulation.cancelled, penstock.Link.close
 
@@ -30,23 +33,28 @@ def send(self: Simulation, t: float, **fields: Any) -> None:
     global n_bytes
     began = time.perf_counter()
     _send(self, t, **fields)
-    inside.append(time.perf_counter() - began)
+    sent.append(time.perf_counter() - began)
     n_bytes = 4 * sum(np.size(values) for values in fields.values())
 
 
 def cancelled(self: Simulation) -> bool:
     began = time.perf_counter()
     answer = bool(_cancelled.fget(self))  # type: ignore[attr-defined]
+    asked.append(time.perf_counter() - began)
+    if len(asked) == first():
+        threads.append(cpu_of_threads())
     ends.append(time.perf_counter())
-    inside[-1] += ends[-1] - began
     return answer
 
 
 def close(self: penstock.Link) -> None:
     """The last moment at which the threads can be asked what they used."""
-    global threads_s
-    threads_s = threads_s or cpu_of_threads()
+    threads.append(cpu_of_threads())
     _close(self)
+
+
+def first() -> int:
+    return max(1, round(FIRST * int(sys.argv[sys.argv.index("--steps") + 1])))
 
 
 def cpu_of_threads() -> float:
@@ -73,13 +81,14 @@ def main() -> None:
     Simulation.cancelled = property(cancelled)  # type: ignore[assignment, method-assign]
     penstock.Link.close = close  # type: ignore[method-assign]
     heat.main()
-    skip = max(1, len(ends) // 10)  # the first steps open the simulation
     if heat.MPI.COMM_WORLD.rank == 0:
+        skip = first()
         result = {
-            "inside_s": inside[skip:],
+            "sent_s": sent[skip:],
+            "asked_s": asked[skip:],
             "steps_s": np.diff(ends[skip - 1 :]).tolist(),
             "copy_s": copy_s(),
-            "threads_s": threads_s / len(ends),
+            "threads_s": (threads[1] - threads[0]) / (len(ends) - skip),
         }
         print(json.dumps(result), flush=True)
 

@@ -24,8 +24,8 @@ from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
 
-QUICK_S = 0.0025  # from one call to the next, of a solver for which it is worth it
-OLD_S = 0.005
+QUICK_S = 0.01  # from one call to the next, of a solver for which it is worth it
+OLD_S = 0.04
 LATE = 0.05  # share of the time for which steps may be kept back by a solver that computes
 
 

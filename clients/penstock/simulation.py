@@ -80,6 +80,7 @@ class Simulation:
 
     def __init__(self, assignment: Assignment, outlet: Outlet) -> None:
         self.id = assignment.simulation
+        self.lease = assignment.lease
         self.parameters = dict(assignment.parameters)
         self.seed = assignment.seed
         self.role = assignment.role
@@ -102,10 +103,6 @@ class Simulation:
         ]
         self._opened = False
         self._shipment: Shipment | None = None  # of the last step; its plan has been told
-
-    @property
-    def lease(self) -> int:
-        return self._assignment.lease
 
     @property
     def cancelled(self) -> bool:

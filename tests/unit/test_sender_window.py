@@ -127,6 +127,23 @@ def test_payloads_of_any_size_arrive_as_they_are(
     assert shard.receive()[1] == [array.tobytes() for array in arrays]
 
 
+def test_a_receiver_that_reads_our_memory_is_given_less_at_a_time(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "LENT_WINDOW_BYTES", 300)
+    sender = connect(context, shard)
+    for number in range(4):
+        sender.post(*step(number))
+    assert sender.has_room()
+    shard.expect(Kind.HELLO, *[Kind.PART] * 4)
+    shard.say(Header(Kind.ACK, CAMPAIGN, step=1, sequence=0, flags=wire.BORROWS))
+    settle(sender)
+    assert not sender.has_room()
+    shard.say(Header(Kind.ACK, CAMPAIGN, step=1, sequence=2, flags=wire.BORROWS))
+    settle(sender)
+    assert sender.has_room()
+
+
 def test_an_acknowledgement_frees_all_messages_below_it(
     context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
 ) -> None:
