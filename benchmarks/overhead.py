@@ -109,9 +109,9 @@ def main() -> None:
         if not options.json:
             print(
                 f"{n} x {n}, {ranks} ranks: send {row['send_us']:.0f} us (99 %: "
-                f"{row['send_p99_us']:.0f}; cancelled has {row['cancelled_us']:.0f}), a copy {row['copy_us']:.0f}, threads "
-                f"{row['threads_us']:.0f}, the solver {row['solver_us']:.0f}; "
-                f"{row['share']:.2%} of it",
+                f"{row['send_p99_us']:.0f}; cancelled has {row['cancelled_us']:.0f}), a copy "
+                f"{row['copy_us']:.0f}, threads {row['threads_us']:.0f}, "
+                f"the solver {row['solver_us']:.0f}; {row['share']:.2%} of it",
                 flush=True,
             )
     first = rows[0]
