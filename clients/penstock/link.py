@@ -239,7 +239,7 @@ class Link:
         )
 
     def anywhere(self, flag: bool) -> bool:
-        """Whether the flag was set on any rank when it asked before; collective."""
+        """Whether the flag was set on any rank a few calls ago; collective."""
         return self._ranks.anywhere(flag)
 
     def finished(self, simulation: Simulation) -> None:

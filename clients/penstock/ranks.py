@@ -12,6 +12,8 @@ import numpy as np
 
 from penstock.errors import ConnectionLost, PenstockError
 
+ASK_S, ASK_STEPS = 0.01, 8  # between two questions to all ranks, whichever is sooner
+
 
 class Ranks:
     """An mpi4py communicator, or None for a serial program; `rank` and `size` as there.
@@ -25,6 +27,8 @@ class Ranks:
         self.size = 1 if comm is None else int(comm.Get_size())
         self._comm, self._meanwhile = comm, meanwhile
         self._asked: tuple[Any, np.ndarray, np.ndarray] | None = None  # a request and its memory
+        self._asked_s = time.monotonic()
+        self._calls, self._every = 0, 1  # of `anywhere` since it asked, and until it asks
         if comm is None:
             _refuse_hidden_ranks()
 
@@ -47,22 +51,35 @@ class Ranks:
         """Whether the flag was set on any rank when it asked before; collective, False at first.
 
         Nobody waits here for ranks that are less than a step behind, as they would for an answer of
-        now: every step of every rank would take as long as the slowest. One rank has its own flag.
+        now: every step of every rank would take as long as the slowest. Ranks with quick steps ask
+        every few of them; they agree on how many. One rank has its own flag.
         """
         if self.size == 1:
             return flag
-        answer = self.forget()
-        mine, total = np.array([int(flag)], dtype="i8"), np.zeros(1, dtype="i8")
+        self._calls += 1
+        if self._calls < self._every:
+            return False
+        now_s = time.monotonic()
+        step_s = ASK_S if self._asked is None else (now_s - self._asked_s) / self._calls
+        mine, self._asked_s = np.array([int(flag), int(1e6 * step_s)], dtype="i8"), now_s
+        answer, step_us = self._answer()
+        self._every = min(max(1, int(1e6 * ASK_S) // max(1, step_us)), ASK_STEPS)
+        self._calls, total = 0, np.zeros(2, dtype="i8")
         self._asked = self._comm.Iallreduce(mine, total), mine, total
         return answer
 
-    def forget(self) -> bool:
-        """What `anywhere` would say; before it is asked of something else. Collective as well."""
+    def forget(self) -> None:
+        """Before `anywhere` is asked about something else; collective in the same sense."""
+        self._answer()
+        self._calls, self._every = 0, 1
+
+    def _answer(self) -> tuple[bool, int]:
+        """What was asked last: the flag, and microseconds a step in the mean of the ranks."""
         if self._asked is None:
-            return False
+            return False, int(1e6 * ASK_S)
         (request, _, total), self._asked = self._asked, None
         self._patiently(request)
-        return bool(total[0])
+        return bool(total[0]), int(total[1]) // self.size
 
     def abort(self, error: Exception) -> None:
         """Ends every rank: the others wait in collectives that will never be called."""

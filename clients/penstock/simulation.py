@@ -108,8 +108,8 @@ class Simulation:
     def cancelled(self) -> bool:
         """Whether the server wants no more of this simulation; collective over the MPI ranks.
 
-        Of several ranks all get the same answer: what one of them has heard when it asks is what
-        all hear when they ask the next time.
+        Of several ranks all get the same answer, a few steps after one of them has heard it, so
+        that none waits for the others here.
         """
         self._glance()
         if not self._cancelled and self._outlet.anywhere(self.refusal is not None):

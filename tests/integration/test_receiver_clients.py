@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,8 @@ def test_a_bad_value_on_one_rank_cancels_the_simulation_on_all(stage: Stage) -> 
                         break
                     if step < 90:
                         sim.send(0.1 * step, u=field)
+                    else:
+                        time.sleep(0.002)
 
     run_ranks(2, program)
     stage.delivered()
