@@ -41,7 +41,8 @@ SIZES = {
 }
 CLIENTS = (1, 4, 16)
 FIRST, LAST = 0.1, 0.9
-WINDOW = 64  # MB that a client may be ahead, on both sides
+WINDOW = 64  # MB that a client may be ahead, on both sides, or two steps if they are larger
+LEAST = 24  # steps in all, so that there is a rate
 SAME_HOST_BAR = 1.5
 
 CAMPAIGN = """
@@ -59,9 +60,10 @@ shape = [{values}]
 [reservoir]
 capacity = {capacity}
 [stream]
+window_bytes = {window}
 shared_memory = {same_host}
 [training]
-batch_size = 10
+batch_size = 2
 [security]
 mode = "{security}"
 """
@@ -101,7 +103,7 @@ def ours(
     total = steps * clients
     text = CAMPAIGN.format(
         values=values, steps=steps, clients=clients, capacity=total, security=security,
-        same_host=str(same_host).lower(),
+        window=max(WINDOW << 20, 8 * values), same_host=str(same_host).lower(),
     )  # fmt: skip
     campaign = parse(text)
     with serve(campaign) as served:
@@ -157,7 +159,7 @@ def steps_of_each(n_bytes: int, clients: int, arena: float) -> int:
     then, and what is measured is a receiver that has the machine for itself.
     """
     arena = max(arena / (4 if n_bytes < 50_000 else 1), 4 * WINDOW * clients)
-    return max(2, round(arena * 1_000_000 / n_bytes / clients))
+    return max(-(-LEAST // clients), round(arena * 1_000_000 / n_bytes / clients))
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:

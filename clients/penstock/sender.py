@@ -29,8 +29,8 @@ from penstock.wire import Header, Kind
 PROBE_S = 1.0
 GLANCE_S = 0.01
 _ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
-# Ahead of a receiver that reads our memory: little enough to be in the cache when it does. There is
-# no network to fill, and with several clients at 64 MiB each it read everything from the memory.
+# Ahead of a receiver that reads our memory, or two messages: little enough to be in the cache when
+# it does. There is no network to fill, and with several clients at 64 MiB each nothing was in it.
 LENT_WINDOW_BYTES = 1 << 24
 _LENT_BYTES = 1 << 12  # below this the receiver is quicker with the bytes than with their place
 _OFFSET = struct.Struct("<Q")
@@ -136,8 +136,9 @@ class Sender:
 
     def has_room(self) -> bool:
         """Whether the window takes one more message, of any size."""
-        window = self._window_bytes
-        return self._unacked_bytes < (min(window, LENT_WINDOW_BYTES) if self._lending else window)
+        if self._lending and len(self._unacked) > 1 and self._unacked_bytes >= LENT_WINDOW_BYTES:
+            return False
+        return self._unacked_bytes < self._window_bytes
 
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         """Reads answers until ready() holds; raises ConnectionLost when the shard stays silent."""

@@ -142,6 +142,11 @@ def test_a_receiver_that_reads_our_memory_is_given_less_at_a_time(
     shard.say(Header(Kind.ACK, CAMPAIGN, step=1, sequence=2, flags=wire.BORROWS))
     settle(sender)
     assert sender.has_room()
+    monkeypatch.setattr(senders, "LENT_WINDOW_BYTES", 1)
+    assert not sender.has_room()
+    shard.say(Header(Kind.ACK, CAMPAIGN, step=1, sequence=3, flags=wire.BORROWS))
+    settle(sender)
+    assert sender.has_room()  # for a second message, of any size
 
 
 def test_an_acknowledgement_frees_all_messages_below_it(
