@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,8 @@ class Served:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
+    """Ends with its processes when the program is told to, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         made = Stage(Path(folder))
         try:
