@@ -44,8 +44,10 @@ class DrawReports:
 
     def unshown_first(self) -> int:
         """First draws that the slab doesn't show yet, as far as anybody was told of them."""
-        if self._sent:
-            self.look()
+        n_first = self._n_first
+        if not self._sent:  # after it was read: what is packed meanwhile stands there before
+            return n_first
+        self.look()
         with self._lock:
             return self._n_first + sum(n_first for _, n_first in self._sent)
 
