@@ -1,21 +1,25 @@
 """The steps of one simulation on their way to one shard: alone, or several in one message.
 
 What a message costs, ZeroMQ's thread and the receiver's, is many times the copy of a small step. So
-steps that follow each other quickly share one: never more than the campaign's stream.bunch_bytes,
-never older than OLD_S when the solver calls in. There is no thread to send them later: a solver
-that was quick and then computes for long keeps back its last few until its next call, and sends
-step by step from then on, until such waits are less than LATE of its time. What it waited for room
-or for a processor is not its doing and does not count. Owned by the simulation.
+steps that follow each other quickly share one, a Bunch: never more than the campaign's
+stream.bunch_bytes, never older than OLD_S when the solver calls in. There is no thread to send them
+later: a solver that was quick and then computes for long keeps back its last few until its next
+call, and sends step by step from then on, until such waits are less than LATE of its time. What it
+waited for room or for a processor is not its doing and does not count. Owned by the simulation.
+
+After a solver's step the processor's caches hold nothing of this, and a line of Python costs ten
+times what it does in a loop. So most steps do one thing only: they join the bunch before them.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from numpy import ndarray
 
 from penstock import wire
 from penstock.buffers import Buffers
@@ -25,7 +29,7 @@ from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
 
 QUICK_S = 0.01  # from one call to the next, of a solver for which it is worth it
-OLD_S = 0.04
+OLD_S = 0.1
 LATE = 0.05  # share of the time for which steps may be kept back by a solver that computes
 
 
@@ -45,7 +49,7 @@ class Line:
     ) -> None:
         self._sender, self._make_header, self._buffers = sender, make_header, buffers
         self._bunch_bytes = bunch_bytes
-        self._bunch: _Bunch | None = None
+        self.bunch: Bunch | None = None  # has room for at least one more step
         self._put_s = -math.inf
         self._began_s = self._called_s = time.monotonic()
         self._late_s = 0.0  # for which steps were kept back while the solver did not call in
@@ -59,9 +63,10 @@ class Line:
         now_s: float,
     ) -> None:
         """Takes a copy of the values that `shipment.check` let through; after `glance`."""
+        bunch = self.bunch
         late = self._late_s > LATE * (now_s - self._began_s)
-        quick = now_s - self._put_s < QUICK_S and not late
-        bunch = self._bunch
+        put_s = self._put_s if bunch is None else bunch.put_s
+        quick = now_s - put_s < QUICK_S and not late
         most = shipment.most(self._bunch_bytes) if quick and bunch is None else 0
         if bunch is None and most < 2:
             payloads = shipment.pack(values, shipment.arrays(self._buffers))
@@ -69,8 +74,8 @@ class Line:
             self._sender.post(header, payloads, give_back=self._buffers.give)
         else:
             if bunch is None:
-                bunch = self._bunch = _Bunch(shipment, self._buffers, most, now_s)
-            bunch.add(values, step, t)
+                bunch = self.bunch = Bunch(shipment, self._buffers, most, now_s)
+            bunch.add(values, step, t, now_s)
             if bunch.full or not quick:
                 self.flush()
         self._put_s = self._called_s = time.monotonic()
@@ -80,9 +85,9 @@ class Line:
 
         How long the solver was away counts if there were steps here.
         """
-        bunch = self._bunch
+        bunch = self.bunch
         if bunch is not None:
-            away_s = now_s - self._called_s
+            away_s = now_s - max(self._called_s, bunch.put_s)
             if away_s > OLD_S:
                 self._late_s += max(0.0, away_s - (kept_from_running_s() - bunch.kept_s))
             if now_s - bunch.began_s > OLD_S:
@@ -93,35 +98,38 @@ class Line:
     def waited(self, seconds: float) -> None:
         """The solver was kept for so long in this call."""
         self._put_s += seconds
+        if self.bunch is not None:
+            self.bunch.put_s += seconds
         self._began_s += seconds
         self._called_s += seconds
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""
-        bunch, self._bunch = self._bunch, None
+        bunch, self.bunch = self.bunch, None
         for array in bunch.memory() if bunch is not None else ():
             self._buffers.give(array)
 
     def flush(self) -> None:
         """Posts what is kept back."""
-        bunch, self._bunch = self._bunch, None
+        bunch, self.bunch = self.bunch, None
         if bunch is not None:
             header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
-            memory = bunch.memory()
+            memory, self._put_s = bunch.memory(), bunch.put_s
             payloads = [array[: bunch.n] for array in memory]
             self._sender.post(header, payloads, memory, self._buffers.give)
 
 
-class _Bunch:
+class Bunch:
     """Several steps side by side in memory, (steps, *sent shape) a field."""
 
     def __init__(self, shipment: Shipment, buffers: Buffers, most: int, began_s: float) -> None:
-        self.table, self.began_s = shipment.table, began_s
+        self.table, self.began_s, self.put_s = shipment.table, began_s, began_s
         self.kept_s = kept_from_running_s()
         self._shipment, self._most = shipment, most
         self._rows: list[tuple[int, int, float]] = []
         self._steps = buffers.take((most,), wire.STEP)
         self._blocks = shipment.arrays(buffers, most)
+        self._lanes = [(*usual, block) for usual, block in zip(shipment.usual, self._blocks)]
 
     @property
     def n(self) -> int:
@@ -131,10 +139,36 @@ class _Bunch:
     def full(self) -> bool:
         return len(self._rows) == self._most
 
-    def add(self, values: Sequence[np.ndarray], step: int, t: float) -> None:
+    def add(self, values: Sequence[np.ndarray], step: int, t: float, now_s: float) -> None:
+        """Takes a copy of what `shipment.check` let through."""
         self._shipment.pack(values, self._blocks, len(self._rows))
         self._rows.append((step, 0, t))
+        self.put_s = now_s
+
+    def join(self, given: Mapping[str, Any], step: int, t: float, now_s: float) -> bool:
+        """As `check` and `add`, for the usual step; False where it takes more than that.
+
+        The usual one follows quickly, leaves room for another, and comes as arrays of its rank.
+        """
+        rows, lanes = self._rows, self._lanes
+        at = len(rows)
+        if at + 1 >= self._most or now_s - self.put_s > QUICK_S or now_s - self.began_s > OLD_S:
+            return False
+        if len(given) != len(lanes):
+            return False
+        for name, shape, take, block in lanes:
+            values = given.get(name)
+            if type(values) is not ndarray or values.shape != shape:
+                return False
+            if values.dtype.kind not in "fiub":
+                return False
+            block[at] = values if take is None else values[take]
+        rows.append((step, 0, t))
+        self.put_s = now_s
+        return True
 
     def memory(self) -> list[np.ndarray]:
+        """Its arrays, as far as they are filled; nothing joins it any more."""
+        self._most = 0
         self._steps[: len(self._rows)] = self._rows
         return [self._steps, *self._blocks]

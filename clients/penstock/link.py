@@ -50,6 +50,7 @@ class Link:
         self, comm: Any, address: str | None, parameters: Mapping[str, float] | None = None
     ) -> None:
         self._ranks = Ranks(comm, self._flow)
+        self.anywhere = self._ranks.anywhere
         self._keys = ClientKeys.from_environment() if address else None
         self._context = zmq.Context()
         self._alone = not address
@@ -111,6 +112,8 @@ class Link:
                 f"The layout of {field!r} has the global shape {tuple(global_shape)}; the campaign "
                 f"declares {spec.shape}. Correct [fields.{field}] or the solver's size."
             )
+        if self._current is not None:
+            self._current.lay_out_anew()
         self._shares[field] = share(spec, owned)
         self._forget_layout()
 
@@ -237,10 +240,6 @@ class Link:
             n_parts=self._ranks.size,
             plan=self._plan,
         )
-
-    def anywhere(self, flag: bool) -> bool:
-        """Whether the flag was set on any rank a few calls ago; collective."""
-        return self._ranks.anywhere(flag)
 
     def finished(self, simulation: Simulation) -> None:
         """Notes the outcome, to be told with the next request."""

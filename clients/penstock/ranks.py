@@ -12,7 +12,7 @@ import numpy as np
 
 from penstock.errors import ConnectionLost, PenstockError
 
-ASK_S, ASK_STEPS = 0.01, 8  # between two questions to all ranks, whichever is sooner
+ASK_S, ASK_STEPS = 0.05, 16  # between two questions to all ranks, whichever is sooner
 
 
 class Ranks:
@@ -47,21 +47,21 @@ class Ranks:
             raise ConnectionLost(answer["why"])
         return answer
 
-    def anywhere(self, flag: bool) -> bool:
-        """Whether the flag was set on any rank when it asked before; collective, False at first.
+    def anywhere(self, here: Callable[[], bool]) -> bool:
+        """Whether it was so on any rank when they last asked; collective, False at first.
 
         Nobody waits here for ranks that are less than a step behind, as they would for an answer of
         now: every step of every rank would take as long as the slowest. Ranks with quick steps ask
-        every few of them; they agree on how many. One rank has its own flag.
+        every few of them; they agree on how many. A lone rank has its own answer.
         """
         if self.size == 1:
-            return flag
+            return here()
         self._calls += 1
         if self._calls < self._every:
             return False
         now_s = time.monotonic()
         step_s = ASK_S if self._asked is None else (now_s - self._asked_s) / self._calls
-        mine, self._asked_s = np.array([int(flag), int(1e6 * step_s)], dtype="i8"), now_s
+        mine, self._asked_s = np.array([int(here()), int(1e6 * step_s)], dtype="i8"), now_s
         answer, step_us = self._answer()
         self._every = min(max(1, int(1e6 * ASK_S) // max(1, step_us)), ASK_STEPS)
         self._calls, total = 0, np.zeros(2, dtype="i8")

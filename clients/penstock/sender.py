@@ -27,7 +27,8 @@ from penstock.keys import ClientKeys
 from penstock.wire import Header, Kind
 
 PROBE_S = 1.0
-GLANCE_S = 0.01
+GLANCE_S, RARELY_S = 0.01, 0.05  # between two looks for answers: with much under way, with little
+MUCH_BYTES = 1 << 22
 _ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
 # Ahead of a receiver that reads our memory, or two messages: little enough to be in the cache when
 # it does. There is no network to fill, and with several clients at 64 MiB each nothing was in it.
@@ -164,7 +165,7 @@ class Sender:
 
     def glance(self, now_s: float) -> None:
         """As `flow`, but for a fast solver not with every step: a look costs as much as a send."""
-        if now_s >= self._looked_s + GLANCE_S:
+        if now_s >= self._looked_s + (GLANCE_S if self._unacked_bytes > MUCH_BYTES else RARELY_S):
             self.flow()
 
     def flow(self) -> None:

@@ -33,6 +33,9 @@ class Shipment:
             for spec, share in self._fields.values()
         )
         self._shares = [share for _, share in self._fields.values()]
+        self.usual = tuple(
+            (spec.name, share.owned_shape, share.take) for spec, share in self._fields.values()
+        )  # what an array has to be for `check` to return it as it is, and what `pack` takes of it
         self._n_bytes = sum(entry.n_bytes for entry in self.table)
 
     def check(self, given: Mapping[str, Any]) -> list[np.ndarray]:

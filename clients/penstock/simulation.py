@@ -10,17 +10,19 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import numpy as np
 
 from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
-from penstock.line import Line
+from penstock.line import Bunch, Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
+
+JUST_NOW_S = 0.001  # nothing new is to be expected within it
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Outlet(Protocol):
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
     def tell_plan(self, senders: list[Sender]) -> None: ...
     def header(self, kind: Kind, assignment: Assignment) -> Header: ...
-    def anywhere(self, flag: bool) -> bool: ...
+    def anywhere(self, here: Callable[[], bool]) -> bool: ...
     def finished(self, simulation: Simulation) -> None: ...
 
 
@@ -90,9 +92,9 @@ class Simulation:
         self.steps = 0  # steps sent, after `every`
         # From here to its end, and of these how long `send` waited: for room, for acknowledgements.
         self.time_s = {"seconds": 0.0, "credit": 0.0, "window": 0.0}
-        self._began_s = time.monotonic()
+        self._began_s = self._called_s = time.monotonic()
         self._assignment = assignment
-        self._outlet = outlet
+        self._outlet, self._anywhere = outlet, outlet.anywhere
         self._calls = 0
         self._last_t: float | None = None
         self._cancelled = ""  # the reason, as soon as all ranks know
@@ -103,6 +105,8 @@ class Simulation:
         ]
         self._opened = False
         self._shipment: Shipment | None = None  # of the last step; its plan has been told
+        self._bunch: Bunch | None = None  # of the last step, which those below `_until` may join
+        self._until = 0
 
     @property
     def cancelled(self) -> bool:
@@ -111,8 +115,9 @@ class Simulation:
         Of several ranks all get the same answer, a few steps after one of them has heard it, so
         that none waits for the others here.
         """
-        self._glance()
-        if not self._cancelled and self._outlet.anywhere(self.refusal is not None):
+        if time.monotonic() - self._called_s > JUST_NOW_S:
+            self._glance()
+        if not self._cancelled and self._anywhere(self._refused):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
 
@@ -150,6 +155,13 @@ class Simulation:
             )
         self._last_t = t
         self._calls += 1
+        bunch, step = self._bunch, self.steps
+        if bunch is not None and step < self._until:
+            now_s = time.monotonic()
+            if bunch.join(fields, step, wire.NO_TIME if t is None else float(t), now_s):
+                self.steps, self._called_s = step + 1, now_s
+                return
+        self._bunch = None
         now_s = self._glance()
         if (self._calls - 1) % self._outlet.every:
             return
@@ -165,7 +177,7 @@ class Simulation:
             self._open()
             self._shipment = shipment
         at, ordinal = segment % len(self._senders), segment // len(self._senders)
-        sender = self._senders[at]
+        sender, line = self._senders[at], self._lines[at]
         refusal = self.refusal
         if refusal is None and not self._has_room(sender, ordinal):
             self._flush()
@@ -179,11 +191,12 @@ class Simulation:
             waited_s = time.monotonic() - began_s
             self.time_s[lacks] += waited_s
             now_s += waited_s
-            for line in self._lines:
-                line.waited(waited_s)
+            for each in self._lines:
+                each.waited(waited_s)
         if refusal is None:
             time_sent = wire.NO_TIME if t is None else float(t)
-            self._lines[at].put(shipment, values, step, time_sent, now_s)
+            line.put(shipment, values, step, time_sent, now_s)
+            self._bunch, self._until = line.bunch, self._first_to_ask_for(sender, segment)
 
     def end(self) -> None:
         """Says that the simulation is complete; leaving the loop body does the same."""
@@ -218,9 +231,12 @@ class Simulation:
         self.fail(f"{type(error).__name__}: {error}")
         return isinstance(error, Exception)
 
+    def _refused(self) -> bool:
+        return self.refusal is not None
+
     def _glance(self) -> float:
         """The solver calls in: also shards whose turn it is not are looked at, and have steps."""
-        now_s = time.monotonic()
+        now_s = self._called_s = time.monotonic()
         for line in self._lines:
             line.glance(now_s)
         return now_s
@@ -238,6 +254,13 @@ class Simulation:
     def _drop(self) -> None:
         for line in self._lines:
             line.drop()
+
+    def _first_to_ask_for(self, sender: Sender, segment: int) -> int:
+        """The first step that needs more than room in its bunch: another line, credit, a reason."""
+        if self._outlet.every > 1:
+            return 0
+        alone = len(self._senders) == 1 and self._assignment.wanted is None
+        return self._outlet.segment_steps * (sender.granted(self.lease) if alone else segment + 1)
 
     def _has_room(self, sender: Sender, ordinal: int) -> bool:
         return sender.granted(self.lease) > ordinal and sender.has_room()
@@ -257,6 +280,11 @@ class Simulation:
         header = self._header(Kind.OPEN, step=position)
         role = wire.ROLES.index(self.role)
         return header._replace(geometry=len(self._senders), flags=role)
+
+    def lay_out_anew(self) -> None:
+        """Called by the link: what is kept back leaves under the layout that it came in."""
+        self._flush()
+        self._bunch = None
 
     def release(self) -> None:
         """Called by the link when the worker turns to the next simulation."""

@@ -20,9 +20,10 @@ from penstock_server.feed_messages import (
     Ids,
     pack_group,
     unpack_cancelled,
-    unpack_draws,
+    unpack_report,
 )
 from penstock_server.shard import Shard
+from penstock_server.slab import NOTED
 
 MESSAGES = 64
 PART = 4  # of what is stored, no more than this part is promised
@@ -78,11 +79,15 @@ class Dispenser:
     def _take(self, frames: list[bytes]) -> None:
         identity, kind, *rest = frames
         if kind == b"T":
-            for draw in unpack_draws(rest[0]):
+            report = unpack_report(rest[0])
+            for draw in report.draws:
                 if draw.epoch == self._epoch and self._out.pop(draw.number, None) is None:
                     continue  # said again
                 still = self._still(draw.samples, draw.generations)
                 self._shard.reservoir.confirm(still, draw.batch)
+            books = self._shard.slab.books
+            if books[NOTED] >= report.after:  # else one was lost with the receiver before this one
+                books[NOTED] = max(int(books[NOTED]), report.number)
         elif kind == b"C":
             epoch, number = unpack_cancelled(rest[0])
             if epoch == self._epoch and number in self._out:

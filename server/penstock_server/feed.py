@@ -114,6 +114,7 @@ class ShardFeed:
             line.wait(timeout_s)
         (
             _, admitted, stored, unseen, capacity, complete, blocked, pressure, over, incarnation,
+            noted,
         ) = self._slab.books.tolist()  # fmt: skip
         if incarnation != self._incarnation:
             self._greet(incarnation)
@@ -123,7 +124,7 @@ class ShardFeed:
         return Stock(
             admitted=admitted,
             stored=stored,
-            unseen=max(0, unseen - line.reports.unshown_first()),
+            unseen=max(0, unseen - line.reports.unnoted_first(noted)),
             capacity=capacity,
             ready=ready,
             fresh=fresh,

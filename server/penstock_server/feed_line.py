@@ -18,7 +18,7 @@ from penstock_server.draw_reports import DrawReports
 from penstock_server.feed_messages import pack_cancelled, unpack_group
 from penstock_server.feed_settings import FeedSettings
 from penstock_server.gathering import Gatherer, Promise
-from penstock_server.slab import Slab
+from penstock_server.slab import NOTED, Slab
 
 RETRY_S = 1.0
 REPORT_S = 0.05  # a slow trainer tells of each batch, so that what it is promised is of today
@@ -28,7 +28,7 @@ class FeedLine:
     """The socket of one rank, what came on it, and what is to leave."""
 
     def __init__(self, settings: FeedSettings, slab: Slab, gatherer: Gatherer) -> None:
-        self._settings, self._gatherer = settings, gatherer
+        self._settings, self._gatherer, self._books = settings, gatherer, slab.books
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
@@ -41,7 +41,7 @@ class FeedLine:
         self._reported_s = time.monotonic()
         self._low = settings.depth  # promises left when more are looked for
         self.ahead: deque[Promise] = deque()
-        self.reports = DrawReports(slab)
+        self.reports = DrawReports(self._epoch)
         self.unseen_only = self.held = False
 
     @property
@@ -70,13 +70,13 @@ class FeedLine:
             self._socket.send_multipart(pack_cancelled(promise.epoch, promise.number))
 
     def settle(self) -> None:
-        """Returns when the slab shows every draw so far."""
+        """Returns when the slab has every draw so far noted."""
         deadline = time.monotonic() + self._settings.patience_s
         with self._lock:
             self._report()
-            while not self.reports.look():
+            while self._unnoted():
                 self.ask("report")  # the answer comes after what was said before it
-                if self.reports.look():
+                if not self._unnoted():
                     return
                 if time.monotonic() > deadline:
                     raise TimeoutError(
@@ -189,5 +189,8 @@ class FeedLine:
 
     def _report_again(self) -> None:
         """A receiver that was killed took with it what it had heard and not noted."""
-        for frames in self.reports.again():
+        for frames in self._unnoted():
             self._socket.send_multipart(frames)
+
+    def _unnoted(self) -> list[list[bytes]]:
+        return self.reports.again(int(self._books[NOTED]))

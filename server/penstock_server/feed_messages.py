@@ -11,7 +11,7 @@ batch would cost as much as the batch itself.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.int64]
 Generations = npt.NDArray[np.uint32]
 
 _GROUP = struct.Struct("<QQQQ")  # epoch, number of the first batch, samples of a batch, of all
-_DRAWS = struct.Struct("<QQ")  # batches, samples of all
+_DRAWS = struct.Struct("<QQQQ")  # the report, the one before it, batches, samples of all
 _DRAW = struct.Struct("<QQQQ")  # epoch, number within it, batch of the training run, samples
 _CANCELLED = struct.Struct("<QQ")  # epoch, number within it
 
@@ -47,6 +47,14 @@ class Draw(NamedTuple):
     generations: Generations
 
 
+class Report(NamedTuple):
+    """Draws that a rank tells of, in the order in which they were made."""
+
+    number: int
+    after: int  # the report before it, if that wasn't noted yet; else 0
+    draws: list[Draw]
+
+
 def pack_group(group: Group) -> list[bytes]:
     """The frames of a `B`."""
     head = _GROUP.pack(group.epoch, group.first, group.size, len(group.samples))
@@ -68,31 +76,28 @@ def unpack_group(frame: bytes) -> Group:
     )  # fmt: skip
 
 
-def pack_draws(draws: Sequence[Draw]) -> list[bytes]:
+def pack_report(report: Report) -> list[bytes]:
     """The frames of a `T`."""
+    draws = report.draws
     heads = [_DRAW.pack(d.epoch, d.number, d.batch, len(d.samples)) for d in draws]
-    head = _DRAWS.pack(len(draws), sum(len(d.samples) for d in draws))
+    head = _DRAWS.pack(report.number, report.after, len(draws), sum(len(d.samples) for d in draws))
     samples = [d.samples.tobytes() for d in draws]
     generations = [d.generations.tobytes() for d in draws]
     return [b"T", b"".join((head, *heads, *samples, *generations))]
 
 
-def unpack_draws(frame: bytes) -> Iterator[Draw]:
-    """Of the frame after the `T`, in the order in which they were taken."""
-    samples, generations = drawn_ids(frame)
-    at = 0
-    for i in range(_DRAWS.unpack_from(frame)[0]):
-        epoch, number, batch, n = _DRAW.unpack_from(frame, _DRAWS.size + i * _DRAW.size)
-        yield Draw(epoch, number, batch, samples[at : at + n], generations[at : at + n])
-        at += n
-
-
-def drawn_ids(frame: bytes) -> tuple[Ids, Generations]:
-    """All samples of a `T` and the generations of their slots."""
-    n_draws, n = _DRAWS.unpack_from(frame)
+def unpack_report(frame: bytes) -> Report:
+    """Of the frame after the `T`."""
+    number, after, n_draws, n_samples = _DRAWS.unpack_from(frame)
     at = _DRAWS.size + n_draws * _DRAW.size
-    samples = np.frombuffer(frame, np.int64, n, at)
-    return samples, np.frombuffer(frame, np.uint32, n, at + 8 * n)
+    samples = np.frombuffer(frame, np.int64, n_samples, at)
+    generations = np.frombuffer(frame, np.uint32, n_samples, at + 8 * n_samples)
+    draws, at = [], 0
+    for i in range(n_draws):
+        epoch, within, batch, n = _DRAW.unpack_from(frame, _DRAWS.size + i * _DRAW.size)
+        draws.append(Draw(epoch, within, batch, samples[at : at + n], generations[at : at + n]))
+        at += n
+    return Report(number, after, draws)
 
 
 def pack_cancelled(epoch: int, number: int) -> list[bytes]:

@@ -33,7 +33,7 @@ from penstock_server.processes import allow_many_files, keep_freed_memory
 from penstock_server.reporter import Reporter
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
-from penstock_server.slab import Slab, SlabSpec
+from penstock_server.slab import NOTED, SNAPSHOT, Slab, SlabSpec
 from penstock_server.time_spent import TimeSpent, WallClock
 
 POLL_MS = 20
@@ -173,7 +173,7 @@ def serve(settings: ReceiverSettings) -> None:
 def _write_books(shard: Shard, over: bool, incarnation: int) -> None:
     reservoir = shard.reservoir
     books = shard.slab.books
-    books[1:] = (
+    books[SNAPSHOT + 1 : NOTED] = (
         shard.admitted_samples,
         len(reservoir.stored),
         reservoir.n_undrawn,

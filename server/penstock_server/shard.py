@@ -26,7 +26,7 @@ from penstock_server.parts import PartPlaces
 from penstock_server.physics import NO_DEMANDS, Physics
 from penstock_server.plans import Plan, covers
 from penstock_server.reservoir import Ids, Reservoir
-from penstock_server.slab import Slab
+from penstock_server.slab import SNAPSHOT, Slab
 from penstock_server.slots import Slots
 from penstock_server.streams import OpenSlot, Stream
 
@@ -369,7 +369,7 @@ class Shard:
 
     def snapshot(self, batch: int) -> None:
         """Draws up to `batch` are covered by a snapshot: their segments are trained on for good."""
-        self.slab.books[0] = max(int(self.slab.books[0]), batch)
+        self.slab.books[SNAPSHOT] = max(int(self.slab.books[SNAPSHOT]), batch)
         for slot in self.reservoir.snapshot(batch):
             row = self.slab.descriptor[slot]
             self.ledger.draw(int(row["simulation"]), int(row["segment"]))
@@ -398,7 +398,7 @@ class Shard:
     def _rebuild(self) -> None:
         self.look_at_keeper()
         self.slots.scan()
-        self.snapshot(int(self.slab.books[0]))
+        self.snapshot(int(self.slab.books[SNAPSHOT]))
         for simulation in self.ledger.simulations():
             n_steps = self.ledger.n_steps(simulation)
             self.admitted_samples += self._samples_admitted(simulation, n_steps)

@@ -52,7 +52,9 @@ BOOKS = (
     "pressure",
     "over",
     "incarnation",  # another number for every receiver that ran this shard
+    "noted",  # the rank's newest report of draws that are marked; read last, so never before unseen
 )
+SNAPSHOT, NOTED = 0, len(BOOKS) - 1  # written where it happens, the others at the end of a turn
 
 
 class SlabError(RuntimeError):

@@ -176,12 +176,24 @@ def test_a_draw_that_is_told_twice_is_counted_once(tmp_path: Path) -> None:
     for _ in range(20):
         drawn |= pair.take()
         pair.feed._line._report()
-        for frames, _ in list(pair.feed._line.reports._sent):
-            pair.feed._line._socket.send_multipart(frames)
+        for sent in list(pair.feed._line.reports._sent):
+            pair.feed._line._socket.send_multipart(sent.frames)
         pair.feed.hold(False)
         assert pair.noted() == len(drawn)
         assert pair.receiver.do(lambda: pins(pair.receiver))
     pair.close()
+
+
+def test_a_report_that_was_lost_is_said_again_though_later_ones_came(large: Pair) -> None:
+    drawn, reports = large.take(), large.feed._line.reports
+    reports.pack()  # and a receiver took it with it
+    for _ in range(2):
+        drawn |= large.take()
+        large.feed._line._socket.send_multipart(reports.pack())
+    while large.receiver.dispenser.heard[b"T"] < 2:
+        pass
+    large.feed.report()
+    assert large.noted() == len(drawn)
 
 
 def pins(receiver: ReceiverThread) -> bool:

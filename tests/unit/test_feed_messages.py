@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from penstock_server.feed_messages import (
     Draw,
     Group,
-    drawn_ids,
+    Report,
     pack_cancelled,
-    pack_draws,
     pack_group,
+    pack_report,
     unpack_cancelled,
-    unpack_draws,
     unpack_group,
+    unpack_report,
 )
 
 NUMBERS = st.integers(0, 2**64 - 1)
@@ -55,18 +55,17 @@ def test_a_group_of_batches(sent: Group) -> None:
     assert came.n_first == sent.n_first
 
 
-@given(draws())
-def test_a_report_of_draws(sent: list[Draw]) -> None:
-    kind, frame = pack_draws(sent)
-    came = list(unpack_draws(frame))
+@given(NUMBERS, NUMBERS, draws())
+def test_a_report_of_draws(number: int, after: int, sent: list[Draw]) -> None:
+    kind, frame = pack_report(Report(number, after, sent))
+    report = unpack_report(frame)
+    came = report.draws
     assert kind == b"T"
+    assert report[:2] == (number, after)
     assert [each[:3] for each in came] == [each[:3] for each in sent]
     for mine, theirs in zip(came, sent, strict=True):
         np.testing.assert_array_equal(mine.samples, theirs.samples)
         np.testing.assert_array_equal(mine.generations, theirs.generations)
-    samples, generations = drawn_ids(frame)
-    np.testing.assert_array_equal(samples, np.concatenate([each.samples for each in sent]))
-    np.testing.assert_array_equal(generations, np.concatenate([each.generations for each in sent]))
 
 
 @given(NUMBERS, NUMBERS)
