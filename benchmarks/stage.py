@@ -26,6 +26,7 @@ from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
 from penstock_server.curve import make_keys
 from penstock_server.design import draw
+from penstock_server.processes import past_the_caches
 from penstock_server.slab import BOOKS, Slab, SlabError
 
 PATIENCE_S = 120.0
@@ -155,10 +156,11 @@ def serve(campaign: Campaign) -> Iterator[Served]:
             )
             _, receiver = (
                 here.start(
-                    "-m", f"penstock_server.{name}", "--settings", run.settings / f"{name}.json"
+                    "-m", f"penstock_server.{name}", "--settings", run.settings / f"{name}.json",
+                    **env,
                 )
-                for name in ("coordinator", "receiver")
-            )
+                for name, env in (("coordinator", {}), ("receiver", past_the_caches()))
+            )  # fmt: skip
             slab = here.until(lambda: _attached(run.shard("0")))
             yield Served(here, slab, addresses, wiring.feed_address(run, "0"), receiver)
         finally:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from penstock.wire import Header
 from penstock_server.credit import Credit
-from penstock_server.door import finite
+from penstock_server.door import copy_finite, finite
 from penstock_server.parts import PartPlaces
 from penstock_server.slab import Slab
 from penstock_server.slots import Slots
@@ -98,21 +98,11 @@ class Bunches:
             there = self._flat[place.name][:, first : first + n]
             steps = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
             if lent or steps[0].nbytes >= LARGE_BYTES:
-                if not all(_copy(there[slot], step, lent) for slot, step in zip(slots, steps)):
+                copied = (copy_finite(there[s], step, lent) for s, step in zip(slots, steps))
+                if not all(copied):
                     return False
             elif finite(steps.reshape(-1)):
                 there[slots] = steps
             else:
                 return False
         return True
-
-
-def _copy(there: Array, values: Array, lent: bool) -> bool:
-    """False if one is not finite. What is lent may change until it is copied; looked at then."""
-    if lent:
-        there[:] = values
-        return finite(there)
-    if not finite(values):
-        return False
-    there[:] = values
-    return True

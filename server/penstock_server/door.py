@@ -21,6 +21,8 @@ from penstock_server.slab import SlabSpec
 
 Array = npt.NDArray[Any]
 
+PIECE, LENT_PIECE = 1 << 18, 1 << 16  # values that are looked at and copied before the next
+
 
 @dataclass(eq=False)
 class Refusal(Exception):
@@ -101,6 +103,24 @@ def finite(values: Array) -> bool:
         return True
     # vdot, as dot looks for an overflow and warns of it.
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
+
+
+def copy_finite(there: Array, values: Array, lent: bool) -> bool:
+    """Copies (n,) values; False, and perhaps not all of them, if one is not finite.
+
+    They are looked at while the processor's cache has them. What is lent may change until it is
+    copied, so there the copy is looked at; else the values are, and a large copy need not be read.
+    """
+    n = LENT_PIECE if lent else PIECE
+    for at in range(0, len(values), n):
+        piece, place = values[at : at + n], there[at : at + n]
+        if lent:
+            place[:] = piece
+        if not finite(place if lent else piece):
+            return False
+        if not lent:
+            place[:] = piece
+    return True
 
 
 def close(old: Array, new: Array) -> bool:

@@ -10,13 +10,12 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import numpy.typing as npt
 import zmq
 
 from penstock import wire
 from penstock.wire import Header, Kind, WireError
 from penstock_server.curve import Guard
-from penstock_server.door import Refusal, read_plan
+from penstock_server.door import Refusal, copy_finite, read_plan
 from penstock_server.loans import Loan, LoanError, LoanOver, accept
 from penstock_server.plans import Plan
 from penstock_server.shard import Shard
@@ -27,6 +26,7 @@ Payload = bytes | memoryview
 BURST = 64  # messages before the other sockets get a turn
 BURST_BYTES = 1 << 22  # and so often producers hear of room, while more of them is on its way
 RESYNC_PAUSE_S = 1.0
+ZERO_COPY_BYTES = 1 << 14  # below this a copy is cheaper than pyzmq's bookkeeping
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
@@ -187,19 +187,27 @@ class Intake:
 
     def _take_part(self, header: Header, peer: Peer) -> int:
         reception = self.shard.receive(header)
-        n_bytes = 0
+        n_bytes, all_finite = 0, True
         for entry, array in zip(header.fields, reception.arrays):
             if not self.socket.getsockopt(zmq.RCVMORE):
                 raise Refusal("shape", f"A message of {len(header.fields)} fields was truncated.")
-            if entry.flags & wire.LENT:
-                lent = self._lent(peer, self.socket.recv(), entry.n_bytes)
-                array[:] = np.frombuffer(lent, array.dtype)
-                came = len(lent)
+            lent = bool(entry.flags & wire.LENT)
+            if lent:
+                values: Payload = self._lent(peer, self.socket.recv(), entry.n_bytes)
+            elif entry.n_bytes < ZERO_COPY_BYTES:
+                values = self.socket.recv()
             else:
-                came = self._receive_into(array)
-            n_bytes += came
-            if came != entry.n_bytes:
-                raise Refusal("shape", f"A field of {entry.n_bytes} bytes came with {came}.")
+                values = self.socket.recv(copy=False).buffer
+            n_bytes += len(values)
+            if len(values) != entry.n_bytes:
+                raise Refusal("shape", f"A field of {entry.n_bytes} bytes came with {len(values)}.")
+            if not len(array):
+                continue
+            given = np.frombuffer(values, array.dtype)
+            if not copy_finite(array, given, lent):
+                array[:] = given
+                all_finite = False
+        reception.finite = all_finite
         if self.socket.getsockopt(zmq.RCVMORE):
             raise Refusal("shape", "A message has more frames than its header names.")
         self.counters["bytes"] += n_bytes
@@ -250,11 +258,6 @@ class Intake:
         if isinstance(plan, Refusal):
             raise Refusal(plan.kind, plan.reason, plan.field)
         self.shard.plan(stream, header.part, plan)
-
-    def _receive_into(self, array: npt.NDArray[Any]) -> int:
-        if len(array) == 0:
-            return len(self.socket.recv())
-        return int(self.socket.recv_into(array.data))
 
     def _payloads(self, copied: bool = True) -> list[Any]:
         """The frames after the header, as bytes or as they lie in ZeroMQ's memory."""

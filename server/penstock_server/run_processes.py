@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from penstock.control import Asker, NoAnswer
 from penstock_server import slab
@@ -34,10 +34,10 @@ class RunProcesses:
         self.launcher: LocalLauncher | None = None
         self.ranks: RankGroup | None = None
 
-    def add(self, name: str, module: str) -> None:
+    def add(self, name: str, module: str, env: Mapping[str, str] | None = None) -> None:
         """Starts a server process; its settings file has been written."""
-        settings = self._run.settings / f"{name}.json"
-        self.server[name] = ServerProcess(name, module, settings, self._run.logs / f"{name}.log")
+        settings, log = self._run.settings / f"{name}.json", self._run.logs / f"{name}.log"
+        self.server[name] = ServerProcess(name, module, settings, log, env or {})
         self.server[name].start()
 
     def dead(self, ending: bool) -> Iterator[tuple[ServerProcess, int]]:

@@ -43,6 +43,7 @@ class Reception:
     opened: OpenSlot | None  # None: a repeat, compared with what is there and dropped
     row: int  # slot * segment_steps + step inside the segment
     arrays: list[Array]
+    finite: bool = False  # whether somebody has looked already
 
 
 class Shard:
@@ -275,7 +276,8 @@ class Shard:
     def receive_done(self, reception: Reception) -> None:
         """The frames stand in the arrays: checks, scatters, marks the part, admits a segment."""
         header, stream, opened = reception.header, reception.stream, reception.opened
-        parts.check_finite(header, reception.places, reception.arrays)
+        if not reception.finite:
+            parts.check_finite(header, reception.places, reception.arrays)
         self._physics.check_part(header, reception.places, reception.arrays)
         if opened is None:
             self._compare(reception)

@@ -1,0 +1,58 @@
+"""What is copied into the reservoir is looked at on the way, in pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server import door
+from penstock_server.door import copy_finite
+from penstock_server.processes import STREAMED_BYTES, past_the_caches
+
+
+@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@given(
+    n=st.integers(1, 40),
+    bad=st.none() | st.sampled_from([np.nan, np.inf, -np.inf]),
+    place=st.floats(0, 1, exclude_max=True),
+)
+def test_a_copy_is_whole_unless_a_value_is_not_finite(
+    lent: bool, dtype: str, n: int, bad: float | None, place: float
+) -> None:
+    values, there = np.arange(n).astype(dtype), np.full(n, -1, dtype)
+    if bad is not None and dtype != "int32":
+        values[int(n * place)] = bad
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(door, "PIECE", 8)
+        patch.setattr(door, "LENT_PIECE", 8)
+        all_finite = copy_finite(there, values, lent)
+    assert all_finite == np.isfinite(values).all()
+    if all_finite:
+        np.testing.assert_array_equal(there, values)
+
+
+def test_values_that_overflow_when_they_are_squared_are_finite() -> None:
+    values = np.full(10, 1e30, "float32")
+    assert copy_finite(np.zeros(10, "float32"), values, lent=False)
+
+
+@pytest.mark.parametrize("lent", [False, True])
+def test_of_what_is_lent_the_copy_is_looked_at(monkeypatch: pytest.MonkeyPatch, lent: bool) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(door, "finite", lambda values: not seen.append(values))  # type: ignore
+    there, values = np.zeros(4, "float32"), np.ones(4, "float32")
+    assert copy_finite(there, values, lent)
+    assert np.shares_memory(seen[0], there if lent else values)
+
+
+def test_a_users_own_setting_for_glibc_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "glibc.cpu.x86_non_temporal_threshold"
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert past_the_caches() == {"GLIBC_TUNABLES": f"{name}={STREAMED_BYTES}"}
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    assert past_the_caches() == {"GLIBC_TUNABLES": f"glibc.malloc.check=1:{name}={STREAMED_BYTES}"}
+    monkeypatch.setenv("GLIBC_TUNABLES", f"{name}=99999")
+    assert past_the_caches() == {}
