@@ -8,7 +8,7 @@ call, and sends step by step from then on, until such waits are less than LATE o
 waited for room or for a processor is not its doing and does not count. Owned by the simulation.
 
 After a solver's step the processor's caches hold nothing of this, and a line of Python costs ten
-times what it does in a loop. So most steps do one thing only: they join the bunch before them.
+times what it does in a loop. So most steps do one thing only: they `join` the bunch before them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Line:
         self._bunch_bytes = bunch_bytes
         self.bunch: Bunch | None = None  # has room for at least one more step
         self._put_s = -math.inf
-        self._began_s = self._called_s = time.monotonic()
+        self._began_s = time.monotonic()
         self._late_s = 0.0  # for which steps were kept back while the solver did not call in
 
     def put(
@@ -78,30 +78,25 @@ class Line:
             bunch.add(values, step, t, now_s)
             if bunch.full or not quick:
                 self.flush()
-        self._put_s = self._called_s = time.monotonic()
+        self._put_s = time.monotonic()
 
-    def glance(self, now_s: float) -> None:
-        """The solver calls in. Posts what was kept back for too long, and looks for answers.
+    def glance(self, now_s: float, away_s: float) -> None:
+        """The solver calls in, after away_s. Posts what is too old, and looks for answers.
 
-        How long the solver was away counts if there were steps here.
+        How long it was away counts if there were steps here.
         """
         bunch = self.bunch
         if bunch is not None:
-            away_s = now_s - max(self._called_s, bunch.put_s)
             if away_s > OLD_S:
                 self._late_s += max(0.0, away_s - (kept_from_running_s() - bunch.kept_s))
             if now_s - bunch.began_s > OLD_S:
                 self.flush()
-        self._called_s = now_s
         self._sender.glance(now_s)
 
     def waited(self, seconds: float) -> None:
-        """The solver was kept for so long in this call."""
+        """The solver was kept for so long in this call, with nothing kept back."""
         self._put_s += seconds
-        if self.bunch is not None:
-            self.bunch.put_s += seconds
         self._began_s += seconds
-        self._called_s += seconds
 
     def drop(self) -> None:
         """Nobody wants what is kept back."""
@@ -152,9 +147,7 @@ class Bunch:
         """
         rows, lanes = self._rows, self._lanes
         at = len(rows)
-        if at + 1 >= self._most or now_s - self.put_s > QUICK_S or now_s - self.began_s > OLD_S:
-            return False
-        if len(given) != len(lanes):
+        if at + 1 >= self._most or now_s - self.put_s > QUICK_S or len(given) != len(lanes):
             return False
         for name, shape, take, block in lanes:
             values = given.get(name)

@@ -17,7 +17,7 @@ import numpy as np
 from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
-from penstock.line import Bunch, Line
+from penstock.line import OLD_S, Bunch, Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
@@ -106,17 +106,18 @@ class Simulation:
         self._opened = False
         self._shipment: Shipment | None = None  # of the last step; its plan has been told
         self._bunch: Bunch | None = None  # of the last step, which those below `_until` may join
-        self._until = 0
+        self._until, self._until_s = 0, 0.0
 
     @property
     def cancelled(self) -> bool:
         """Whether the server wants no more of this simulation; collective over the MPI ranks.
 
-        Of several ranks all get the same answer, a few steps after one of them has heard it, so
-        that none waits for the others here.
+        Of several ranks all get the same answer, some steps after one of them has heard it (two, or
+        what they make in 0.1 s, at most 32), so that none waits for the others here.
         """
-        if time.monotonic() - self._called_s > JUST_NOW_S:
-            self._glance()
+        now_s = time.monotonic()
+        if now_s - self._called_s > JUST_NOW_S:
+            self._glance(now_s)
         if not self._cancelled and self._anywhere(self._refused):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
@@ -155,14 +156,18 @@ class Simulation:
             )
         self._last_t = t
         self._calls += 1
-        bunch, step = self._bunch, self.steps
-        if bunch is not None and step < self._until:
-            now_s = time.monotonic()
-            if bunch.join(fields, step, wire.NO_TIME if t is None else float(t), now_s):
-                self.steps, self._called_s = step + 1, now_s
-                return
+        time_sent = wire.NO_TIME if t is None else float(t)
+        bunch, step, now_s = self._bunch, self.steps, time.monotonic()
+        if (
+            bunch is not None
+            and step < self._until
+            and now_s < self._until_s
+            and bunch.join(fields, step, time_sent, now_s)
+        ):
+            self.steps, self._called_s = step + 1, now_s
+            return
         self._bunch = None
-        now_s = self._glance()
+        self._glance(now_s)
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
@@ -180,23 +185,12 @@ class Simulation:
         sender, line = self._senders[at], self._lines[at]
         refusal = self.refusal
         if refusal is None and not self._has_room(sender, ordinal):
-            self._flush()
-            began_s = time.monotonic()
-            lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
-            sender.wait(
-                lambda: self.refusal is not None or self._has_room(sender, ordinal),
-                "room in the reservoir",
-            )
+            now_s += self._await_room(sender, ordinal)
             refusal = self.refusal
-            waited_s = time.monotonic() - began_s
-            self.time_s[lacks] += waited_s
-            now_s += waited_s
-            for each in self._lines:
-                each.waited(waited_s)
         if refusal is None:
-            time_sent = wire.NO_TIME if t is None else float(t)
             line.put(shipment, values, step, time_sent, now_s)
-            self._bunch, self._until = line.bunch, self._first_to_ask_for(sender, segment)
+            self._let_join(line, sender, segment)
+            self._called_s = time.monotonic()
 
     def end(self) -> None:
         """Says that the simulation is complete; leaving the loop body does the same."""
@@ -234,12 +228,11 @@ class Simulation:
     def _refused(self) -> bool:
         return self.refusal is not None
 
-    def _glance(self) -> float:
+    def _glance(self, now_s: float) -> None:
         """The solver calls in: also shards whose turn it is not are looked at, and have steps."""
-        now_s = self._called_s = time.monotonic()
+        away_s, self._called_s = now_s - self._called_s, now_s
         for line in self._lines:
-            line.glance(now_s)
-        return now_s
+            line.glance(now_s, away_s)
 
     def _close(self, outcome: str, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
@@ -255,12 +248,35 @@ class Simulation:
         for line in self._lines:
             line.drop()
 
-    def _first_to_ask_for(self, sender: Sender, segment: int) -> int:
-        """The first step that needs more than room in its bunch: another line, credit, a reason."""
-        if self._outlet.every > 1:
-            return 0
+    def _let_join(self, line: Line, sender: Sender, segment: int) -> None:
+        """Until when steps need no more than room in the bunch of this line.
+
+        Beyond that there is another line, credit to ask for, or a step that has to leave by now.
+        """
+        self._bunch = line.bunch if self._outlet.every == 1 else None
         alone = len(self._senders) == 1 and self._assignment.wanted is None
-        return self._outlet.segment_steps * (sender.granted(self.lease) if alone else segment + 1)
+        n_segments = sender.granted(self.lease) if alone else segment + 1
+        self._until = self._outlet.segment_steps * n_segments
+        began_s = (line.bunch.began_s for line in self._lines if line.bunch is not None)
+        self._until_s = min(began_s, default=0.0) + OLD_S
+
+    def _await_room(self, sender: Sender, ordinal: int) -> float:
+        """Until there is room or a refusal; returns the seconds that it took."""
+        sender.flow()  # it looks but rarely of itself
+        if self._has_room(sender, ordinal):
+            return 0.0
+        self._flush()
+        began_s = time.monotonic()
+        lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
+        sender.wait(
+            lambda: self.refusal is not None or self._has_room(sender, ordinal),
+            "room in the reservoir",
+        )
+        waited_s = time.monotonic() - began_s
+        self.time_s[lacks] += waited_s
+        for line in self._lines:
+            line.waited(waited_s)
+        return waited_s
 
     def _has_room(self, sender: Sender, ordinal: int) -> bool:
         return sender.granted(self.lease) > ordinal and sender.has_room()

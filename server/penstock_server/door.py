@@ -21,7 +21,7 @@ from penstock_server.slab import SlabSpec
 
 Array = npt.NDArray[Any]
 
-PIECE, LENT_PIECE = 1 << 18, 1 << 16  # values that are looked at and copied before the next
+PIECE_BYTES, LENT_PIECE_BYTES = 1 << 20, 1 << 18  # looked at and copied before the next
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ def copy_finite(there: Array, values: Array, lent: bool) -> bool:
     They are looked at while the processor's cache has them. What is lent may change until it is
     copied, so there the copy is looked at; else the values are, and a large copy need not be read.
     """
-    n = LENT_PIECE if lent else PIECE
+    n = (LENT_PIECE_BYTES if lent else PIECE_BYTES) // values.itemsize
     for at in range(0, len(values), n):
         piece, place = values[at : at + n], there[at : at + n]
         if lent:

@@ -19,7 +19,7 @@ from penstock_server.feed_line import FeedLine
 from penstock_server.feed_settings import FeedSettings
 from penstock_server.gathering import Gatherer
 from penstock_server.patches import find_patches
-from penstock_server.slab import BOOKS, COMMITTED, Slab, SlabError
+from penstock_server.slab import BOOKS, COMMITTED, INCARNATION, Slab, SlabError
 from penstock_server.work_ahead import WorkAhead
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.normalisation import Moments
@@ -99,7 +99,7 @@ class ShardFeed:
         self._line = FeedLine(settings, self._slab, self._gatherer)
         self._worker = WorkAhead(self._gatherer, self._line.turn) if settings.work_ahead else None
         self._incarnation = 0
-        self._greet(self._now("incarnation"))
+        self._greet(int(self._slab.books[INCARNATION]))
 
     def stock(self, timeout_s: float) -> Stock:
         line = self._line
@@ -112,12 +112,11 @@ class ShardFeed:
                 line.turn()
         if not line.ahead and timeout_s > 0:
             line.wait(timeout_s)
-        (
-            _, admitted, stored, unseen, capacity, complete, blocked, pressure, over, incarnation,
-            noted,
-        ) = self._slab.books.tolist()  # fmt: skip
-        if incarnation != self._incarnation:
-            self._greet(incarnation)
+        books = self._slab.books.tolist()
+        if books[INCARNATION] != self._incarnation:
+            self._greet(books[INCARNATION])
+            books = self._slab.books.tolist()  # with what it was only told now
+        _, admitted, stored, unseen, capacity, complete, blocked, pressure, over, _, noted = books
         ready = fresh = 0
         if line.ahead:
             ready, fresh = len(line.ahead[0].samples), line.ahead[0].n_first

@@ -41,7 +41,7 @@ class FeedLine:
         self._reported_s = time.monotonic()
         self._low = settings.depth  # promises left when more are looked for
         self.ahead: deque[Promise] = deque()
-        self.reports = DrawReports(self._epoch)
+        self.reports = DrawReports(max(self._epoch, int(self._books[NOTED])))
         self.unseen_only = self.held = False
 
     @property

@@ -43,7 +43,7 @@ class Reception:
     opened: OpenSlot | None  # None: a repeat, compared with what is there and dropped
     row: int  # slot * segment_steps + step inside the segment
     arrays: list[Array]
-    finite: bool = False  # whether somebody has looked already
+    finite: bool = False  # known to be; else `receive_done` looks
 
 
 class Shard:

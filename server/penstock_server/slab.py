@@ -54,7 +54,8 @@ BOOKS = (
     "incarnation",  # another number for every receiver that ran this shard
     "noted",  # the rank's newest report of draws that are marked; read last, so never before unseen
 )
-SNAPSHOT, NOTED = 0, len(BOOKS) - 1  # written where it happens, the others at the end of a turn
+# The first and the last are written where it happens, the others at the end of a turn.
+SNAPSHOT, INCARNATION, NOTED = map(BOOKS.index, ("snapshot", "incarnation", "noted"))
 
 
 class SlabError(RuntimeError):

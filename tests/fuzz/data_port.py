@@ -76,12 +76,6 @@ class FalseSocket:
             self._rest = deque(self.waiting.popleft())
         return self._rest.popleft()
 
-    def recv_into(self, buffer: Any) -> int:
-        frame, view = self.recv(), memoryview(buffer).cast("B")
-        n = min(len(frame), len(view))
-        view[:n] = frame[:n]
-        return len(frame)
-
     def send(self, frame: bytes, flags: int = 0) -> None:
         self._leaving.append(frame)
         if not flags & zmq.SNDMORE:

@@ -26,8 +26,8 @@ def test_a_copy_is_whole_unless_a_value_is_not_finite(
     if bad is not None and dtype != "int32":
         values[int(n * place)] = bad
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(door, "PIECE", 8)
-        patch.setattr(door, "LENT_PIECE", 8)
+        patch.setattr(door, "PIECE_BYTES", 32)
+        patch.setattr(door, "LENT_PIECE_BYTES", 32)
         all_finite = copy_finite(there, values, lent)
     assert all_finite == np.isfinite(values).all()
     if all_finite:

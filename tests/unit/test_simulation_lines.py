@@ -132,6 +132,23 @@ def test_steps_share_messages_with_several_shards_too(clock: Clock) -> None:
         assert sum(len(shard.messages) for shard in outlet.shards) < 500
 
 
+def test_a_line_whose_turn_is_over_is_neither_late_nor_old(clock: Clock) -> None:
+    outlet = Outlet(2, segment_steps=300)
+    ages: list[float] = []
+    for shard in outlet.shards:
+        post = shard.post
+
+        def timed(header: Header, payloads: Any, *a: Any, post: Any = post, **b: Any) -> None:
+            if header.kind == Kind.BUNCH:
+                ages.append(clock.now - 10.0 - 1e-3 * payloads[0]["step"][0])
+            post(header, payloads, *a, **b)
+
+        shard.post = timed  # type: ignore[method-assign]
+    run(outlet, 6000, clock, lambda step: 1e-3)
+    assert max(ages) < line.OLD_S + 2e-3
+    assert sum(len(shard.messages) for shard in outlet.shards) < 6000 / 40
+
+
 def test_what_is_kept_back_leaves_under_the_layout_that_it_came_in(clock: Clock) -> None:
     outlet = Outlet(1, segment_steps=50)
     sim = Simulation(Assignment(), outlet)  # type: ignore[arg-type]
