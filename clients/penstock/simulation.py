@@ -17,7 +17,7 @@ import numpy as np
 from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
-from penstock.line import OLD_S, Bunch, Line
+from penstock.line import OLD_S, Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.wire import FieldEntry, Header, Kind
@@ -95,6 +95,7 @@ class Simulation:
         self._began_s = self._called_s = time.monotonic()
         self._assignment = assignment
         self._outlet, self._anywhere = outlet, outlet.anywhere
+        self._segment_steps = outlet.segment_steps
         self._calls = 0
         self._last_t: float | None = None
         self._cancelled = ""  # the reason, as soon as all ranks know
@@ -105,8 +106,7 @@ class Simulation:
         ]
         self._opened = False
         self._shipment: Shipment | None = None  # of the last step; its plan has been told
-        self._bunch: Bunch | None = None  # of the last step, which those below `_until` may join
-        self._until, self._until_s = 0, 0.0
+        self._until, self._until_s = 0, 0.0  # steps below and before may join a bunch
 
     @property
     def cancelled(self) -> bool:
@@ -157,25 +157,22 @@ class Simulation:
         self._last_t = t
         self._calls += 1
         time_sent = wire.NO_TIME if t is None else float(t)
-        bunch, step, now_s = self._bunch, self.steps, time.monotonic()
-        if (
-            bunch is not None
-            and step < self._until
-            and now_s < self._until_s
-            and bunch.join(fields, step, time_sent, now_s)
-        ):
-            self.steps, self._called_s = step + 1, now_s
-            return
-        self._bunch = None
+        step, now_s = self.steps, time.monotonic()
+        if step < self._until and now_s < self._until_s:
+            bunch = self._lines[step // self._segment_steps % len(self._lines)].bunch
+            if bunch is not None and bunch.join(fields, step, time_sent, now_s):
+                self.steps, self._called_s = step + 1, now_s
+                return
+        self._until = 0
         self._glance(now_s)
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
         values = shipment.check(fields)
-        step, self.steps = self.steps, self.steps + 1
+        self.steps += 1
         if not self._senders:
             return
-        segment = step // self._outlet.segment_steps
+        segment = step // self._segment_steps
         if not self._assignment.wants(segment):
             return
         if shipment is not self._shipment:
@@ -189,7 +186,7 @@ class Simulation:
             refusal = self.refusal
         if refusal is None:
             line.put(shipment, values, step, time_sent, now_s)
-            self._let_join(line, sender, segment)
+            self._let_join(segment)
             self._called_s = time.monotonic()
 
     def end(self) -> None:
@@ -248,15 +245,18 @@ class Simulation:
         for line in self._lines:
             line.drop()
 
-    def _let_join(self, line: Line, sender: Sender, segment: int) -> None:
-        """Until when steps need no more than room in the bunch of this line.
+    def _let_join(self, segment: int) -> None:
+        """Until when steps need no more than room in the bunch of their line.
 
-        Beyond that there is another line, credit to ask for, or a step that has to leave by now.
+        Beyond that there is credit to ask for, or a step that is kept back has to leave.
         """
-        self._bunch = line.bunch if self._outlet.every == 1 else None
-        alone = len(self._senders) == 1 and self._assignment.wanted is None
-        n_segments = sender.granted(self.lease) if alone else segment + 1
-        self._until = self._outlet.segment_steps * n_segments
+        if self._outlet.every > 1:
+            return
+        n, n_segments = len(self._senders), segment + 1
+        if self._assignment.wanted is None:
+            granted = (sender.granted(self.lease) for sender in self._senders)
+            n_segments = min(n * ordinal + at for at, ordinal in enumerate(granted))
+        self._until = self._segment_steps * n_segments
         began_s = (line.bunch.began_s for line in self._lines if line.bunch is not None)
         self._until_s = min(began_s, default=0.0) + OLD_S
 
@@ -300,7 +300,7 @@ class Simulation:
     def lay_out_anew(self) -> None:
         """Called by the link: what is kept back leaves under the layout that it came in."""
         self._flush()
-        self._bunch = None
+        self._until = 0
 
     def release(self) -> None:
         """Called by the link when the worker turns to the next simulation."""

@@ -28,19 +28,29 @@ class Clock:
         return self.now
 
 
+class Full(Exception):
+    """There is no credit, and never will be."""
+
+
 class Shard:
-    """A sender whose shard has room without end; keeps the steps of each message."""
+    """A sender whose shard has room for so many segments; keeps the steps of each message."""
 
     def __init__(self) -> None:
         self.messages: list[list[int]] = []
         self.refused: dict[int, str] = {}
-        self.looked = 0
+        self.looked, self.segments = 0, 10**6
 
     def glance(self, now_s: float) -> None:
         self.looked += 1
 
     def granted(self, lease: int) -> int:
-        return 10**6
+        return self.segments
+
+    def flow(self) -> None:
+        """There are no answers."""
+
+    def wait(self, ready: Any, what: str) -> None:
+        raise Full
 
     def has_room(self) -> bool:
         return True
@@ -103,11 +113,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def run(outlet: Outlet, steps: int, clock: Clock, seconds: Any, *wanted: tuple[int, int]) -> None:
+def run(
+    outlet: Outlet, steps: int, clock: Clock, seconds: Any, *wanted: tuple[int, int]
+) -> Simulation:
     sim = Simulation(Assignment(*wanted), outlet)  # type: ignore[arg-type]
     for step in range(steps):
         sim.send(step + 0.5, u=np.zeros(4))
         clock.now += seconds(step)
+    return sim
 
 
 def test_a_shard_whose_turn_is_over_gets_its_steps_with_the_next_call(clock: Clock) -> None:
@@ -125,11 +138,28 @@ def test_steps_are_not_kept_while_others_are_not_wanted(clock: Clock, every: int
     assert outlet.shards[0].looked >= 2
 
 
-def test_steps_share_messages_with_several_shards_too(clock: Clock) -> None:
-    one, two = Outlet(1, segment_steps=50), Outlet(2, segment_steps=50)
-    for outlet in (one, two):
-        run(outlet, 5000, clock, lambda step: 1e-4)
-        assert sum(len(shard.messages) for shard in outlet.shards) < 500
+@pytest.mark.parametrize("segment_steps", [1, 50])
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_steps_share_messages_with_several_shards_too(
+    clock: Clock, shards: int, segment_steps: int
+) -> None:
+    outlet = Outlet(shards, segment_steps)
+    sim = run(outlet, 5000, clock, lambda step: 1e-4)
+    sim.lay_out_anew()  # nothing is kept back any more
+    assert sum(len(shard.messages) for shard in outlet.shards) < 500
+    for at, shard in enumerate(outlet.shards):
+        steps = [step for message in shard.messages for step in message]
+        assert steps == [s for s in range(5000) if s // segment_steps % shards == at]
+
+
+def test_no_step_goes_without_credit(clock: Clock) -> None:
+    outlet = Outlet(3, segment_steps=2)
+    for at, shard in enumerate(outlet.shards):
+        shard.segments = 5 + at
+    with pytest.raises(Full):
+        run(outlet, 100, clock, lambda step: 1e-5)
+    steps = sorted(s for shard in outlet.shards for message in shard.messages for s in message)
+    assert steps == list(range(2 * 3 * 5))  # the first that lacks it is of the first shard
 
 
 def test_a_line_whose_turn_is_over_is_neither_late_nor_old(clock: Clock) -> None:
