@@ -26,7 +26,8 @@ from penstock_server.streams import Stream
 Array = npt.NDArray[Any]
 Block = bytes | memoryview
 
-LARGE_BYTES = 1 << 15  # a step from here on is copied while the check has it in the cache
+LARGE_BYTES = 1 << 15  # a step from here on is copied by itself
+PIECE_BYTES = 1 << 18  # of steps that are looked at and copied before the next
 
 
 class Bunches:
@@ -97,12 +98,22 @@ class Bunches:
             first, n = place.target.first or 0, place.target.n
             there = self._flat[place.name][:, first : first + n]
             steps = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
-            if lent or steps[0].nbytes >= LARGE_BYTES:
+            small = steps[0].nbytes < LARGE_BYTES
+            if lent and not small:
                 copied = (copy_finite(there[s], step, lent) for s, step in zip(slots, steps))
                 if not all(copied):
                     return False
-            elif finite(steps.reshape(-1)):
-                there[slots] = steps
-            else:
-                return False
+                continue
+            n_piece = max(1, PIECE_BYTES // max(1, steps[0].nbytes))
+            for at in range(0, len(slots), n_piece):
+                own, piece = slots[at : at + n_piece], steps[at : at + n_piece]
+                if lent:
+                    piece = piece.copy()  # nobody changes it any more
+                if not finite(piece.reshape(-1)):
+                    return False
+                if small:
+                    there[own] = piece
+                else:  # numpy would need longer with them all
+                    for slot, step in zip(own, piece):
+                        there[slot] = step
         return True
