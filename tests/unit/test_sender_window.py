@@ -354,8 +354,10 @@ def test_a_shard_that_comes_back_on_its_address_gets_everything(
         return not sender.unacked_bytes
 
     sender.wait(serve, "acknowledgements")
-    # The announcement, and the same message in its place in the window: a shard takes it twice.
-    assert got == [Kind.HELLO, Kind.OPEN, Kind.OPEN, Kind.PART]
+    # The announcement, and the same message in its place in the window: a shard takes it twice, and
+    # once more for each question of before that was answered late.
+    assert got[:3] == [Kind.HELLO, Kind.OPEN, Kind.OPEN] and got[-1] == Kind.PART
+    assert set(got[1:-1]) == {Kind.OPEN}
 
 
 def test_a_sender_says_goodbye_once_and_may_be_closed_twice(
