@@ -2,11 +2,12 @@
 
 ours: the coordinator and one receiver as processes, as a run starts them, and k client programs
 that call `sim.send` as fast as it lets them. Every check of the door is on: credit, layout, table,
-finite values, exactly once. peer: k programs that PUSH the same arrays, and one that PULLs them
-into preallocated memory and does nothing else. Beside both a training loop with one thread. The
-arena is at least four times the last-level cache and what clients may be ahead (not so at 128 MB
-from many clients), and every place in it is written once. ours goes over TCP; --same-host adds a
-run through the memory that clients lend to a receiver on their host.
+finite values, exactly once; --language c has them written in C (stream.c). peer: k programs that
+PUSH the same arrays, and one that PULLs them into preallocated memory and does nothing else. Beside
+both a training loop with one thread. The arena is at least four times the last-level cache and what
+clients may be ahead (not so at 128 MB from many clients), and every place in it is written once.
+ours goes over TCP; --same-host adds a run through the memory that clients lend to a receiver on
+their host.
 
 Rates are taken between 10 % and 90 % of the bytes. Ours and the peer alternate; the ratio is the
 median of the pairs' ratios. holds: at least 0.75 from 80 kB a step up, at least 0.5 below, and on
@@ -19,9 +20,12 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +101,14 @@ context.term()
 
 
 def ours(
-    values: int, steps: int, clients: int, security: str = "auto", same_host: bool = False
+    values: int,
+    steps: int,
+    clients: int,
+    security: str = "auto",
+    same_host: bool = False,
+    program: Sequence[str] = (sys.executable, "-c", OURS),
 ) -> float:
-    """Bytes per second into the reservoir."""
+    """Bytes per second into the reservoir, from a client program that is told values and steps."""
     total = steps * clients
     text = CAMPAIGN.format(
         values=values, steps=steps, clients=clients, capacity=total, security=security,
@@ -109,8 +118,18 @@ def ours(
     with serve(campaign) as served:
         served.stage.train()
         for client in range(clients):
-            served.stage.start("-c", OURS, values, steps, **served.worker(f"w{client}"))
+            command = [*program, str(values), str(steps)]
+            served.stage.start_command(command, served.worker(f"w{client}"))
         return rate(served.admitted, total, values * 4, served.stage)
+
+
+def compiled(folder: Path) -> Path:
+    """stream.c with the client in C; needs a compiler and libzmq with its header."""
+    program, client = folder / "stream", Path(__file__).parents[1] / "clients" / "c"
+    source = Path(__file__).with_name("stream.c")
+    flags = ["-O2", "-I", client, source, client / "penstock.c", "-lzmq", "-lm", "-o", program]
+    subprocess.run(["cc", *flags], check=True)
+    return program
 
 
 def raw(values: int, steps: int, clients: int) -> float:
@@ -162,8 +181,8 @@ def steps_of_each(n_bytes: int, clients: int, arena: float) -> int:
     return max(-(-LEAST // clients), round(arena * 1_000_000 / n_bytes / clients))
 
 
-def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
+def measure(options: argparse.Namespace, program: Sequence[str]) -> list[dict[str, Any]]:
+    rows, ours_by = [], partial(ours, program=program)
     for size in options.sizes:
         n_bytes = SIZES[size]
         for clients in options.clients:
@@ -171,11 +190,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             pairs, curve, same_host = [], [], []
             for _ in range(options.pairs):
                 size_of = (n_bytes // 4, steps, clients)
-                pairs.append((ours(*size_of), raw(*size_of)))
+                pairs.append((ours_by(*size_of), raw(*size_of)))
                 if options.same_host:
-                    same_host.append(ours(*size_of, same_host=True) / pairs[-1][1])
+                    same_host.append(ours_by(*size_of, same_host=True) / pairs[-1][1])
                 if options.curve:
-                    curve.append(ours(*size_of, security="curve") / pairs[-1][0])
+                    curve.append(ours_by(*size_of, security="curve") / pairs[-1][0])
             row = {
                 "size": size, "clients": clients, "steps": steps * clients,
                 "ours": statistics.median(a for a, _ in pairs) / 1e9,
@@ -221,12 +240,16 @@ def main() -> None:
     )
     parser.add_argument("--same-host", action="store_true", help="ours once more, on one host")
     parser.add_argument("--curve", action="store_true", help="ours once more, encrypted")
+    parser.add_argument("--language", choices=("python", "c"), default="python", help="of ours")
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.clients, options.pairs = ["80 kB", "8 MB"], [1], 3
-    rows = measure(options)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+        python = (sys.executable, "-c", OURS)
+        program = python if options.language == "python" else (str(compiled(Path(folder))),)
+        rows = measure(options, program)
     worst = min(rows, key=lambda row: row["ratio"] / row["bar"])
     print(
         json.dumps(
@@ -236,6 +259,7 @@ def main() -> None:
                 "peer": worst["peer"],
                 "ratio": worst["ratio"],
                 "unit": f"GB/s at {worst['size']} a step from {worst['clients']} clients",
+                "language": options.language,
                 "holds": all(map(holds, rows)),
                 "rows": rows,
             }

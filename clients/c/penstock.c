@@ -5,17 +5,20 @@
  * Its parts are the headers of source/, each one noun, read here in the order in which they
  * build on each other; below stand the public functions of the link.
  */
+#define _GNU_SOURCE /* memfd_create and its seals, where there are any */
 #define _POSIX_C_SOURCE 200809L
 
 #include "penstock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,15 +29,21 @@
 #include "source/json.h"
 #include "source/wire.h"
 #include "source/layout.h"
+#include "source/arena.h"
 #include "source/message.h"
 #include "source/keys.h"
 #include "source/sender.h"
 #include "source/handshakes.h"
 #include "source/asker.h"
 #include "source/link.h"
+#include "source/shipment.h"
+#include "source/line.h"
 #include "source/coordinator.h"
 #include "source/simulation.h"
 #include "source/sending.h"
+
+#define BUNCHES_IN_WINDOW 16
+#define ARENA_WINDOWS 4 /* so that steps larger than the window fit in as well */
 
 const char *penstock_error(const penstock_link *link) {
     if (!link) return "The memory of this process is exhausted.";
@@ -102,9 +111,17 @@ static penstock_code take_alone(penstock_link *link, const penstock_value *alone
 static penstock_code take_welcome(penstock_link *link, json *welcome) {
     const json *stream = json_get(welcome, "stream"), *fields = json_get(welcome, "fields"), *one;
     const json *undeclared = json_get(stream, "undeclared");
+    const json *lends = json_get(stream, "shared_memory");
+    int64_t bunch_bytes = json_integer(json_get(stream, "bunch_bytes"), 0);
     link->book = welcome;
     link->campaign = (uint64_t)json_integer(json_get(welcome, "campaign"), 0);
     link->window_bytes = (size_t)json_integer(json_get(stream, "window_bytes"), 1 << 26);
+    /* Several bunches must be under way to a shard, or it waits for the next one. */
+    link->bunch_bytes = link->window_bytes / BUNCHES_IN_WINDOW;
+    if (bunch_bytes < (int64_t)link->bunch_bytes)
+        link->bunch_bytes = bunch_bytes > 0 ? (size_t)bunch_bytes : 0;
+    if (lends && lends->kind == JSON_TRUE)
+        arena_lend(&link->arena, ARENA_WINDOWS * link->window_bytes);
     link->segment_steps = json_integer(json_get(stream, "segment_steps"), 1);
     link->undeclared = undeclared && undeclared->kind == JSON_TRUE;
     link->every = 1;
@@ -202,10 +219,12 @@ static void shut(penstock_link *link) {
     size_t i;
     link->closed = 1;
     for (i = 0; i < link->n_senders; i++) sender_close(link->senders[i]);
-    link->n_senders = 0;
     asker_close(&link->asker);
     if (link->context) zmq_ctx_term(link->context);
-    link->context = NULL;
+    link->context = NULL; /* nobody reads what was unacknowledged any more */
+    for (i = 0; i < link->n_senders; i++) sender_free(link->senders[i]);
+    link->n_senders = 0;
+    arena_close(&link->arena);
 }
 
 penstock_code penstock_close(penstock_link *link) {

@@ -151,8 +151,9 @@ penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fi
 penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_array *fields,
                             size_t n_fields);
 
-/* 1 if the server wants no more of it: leave the loop. Collective. After a failure of MPI it is 1
- * too, and the next call tells. */
+/* 1 if the server wants no more of it: leave the loop. Collective; all ranks hear it at the same
+ * step, up to 32 of them after the first one could. After a failure of MPI it is 1 too, and the
+ * next call tells. */
 int penstock_cancelled(penstock_simulation *sim);
 
 /* The simulation is complete; penstock_next and penstock_close say so too. */

@@ -26,6 +26,8 @@ def main() -> int:
                         help="numbers of MPI ranks to be tried; default 1 2")  # fmt: skip
     parser.add_argument("--limit", type=float, metavar="SECONDS",
                         help="for each check; default 30, too few on a busy machine")  # fmt: skip
+    parser.add_argument("--uses", action="append", default=[], choices=("bunches", "memory"),
+                        help="what clients may do, and this one must; may be repeated")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="the checks, without running them")
     parser.add_argument("command", nargs="*", help="the program and its arguments, after --")
     options = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> int:
         for n_parts in (n for n in options.ranks if n in scenario.ranks):
             prefix = starter.argv(n_parts) if starter is not None and n_parts > 1 else []
             began = time.monotonic()
-            problems = play(scenario, options.command, n_parts, prefix)
+            problems = play(scenario, options.command, n_parts, prefix, options.uses)
             total, failures = total + 1, failures + bool(problems)
             mark = "FAIL" if problems else "ok"
             seconds = time.monotonic() - began

@@ -34,6 +34,7 @@ class Faults:
     waits: int = 0  # so many times `wait` before an assignment
     desk_reopens: bool = False
     refuse_hello: str = ""
+    borrows: bool = True  # the shard reads memory that it is offered
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Scenario:
     golden: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> shard, frames
     undeclared: bool = False
     alone: bool = False
+    offers: str = ""  # what a client may do here: "bunches" or "memory"
     contract: Contract = CONTRACT
     arguments: tuple[str, ...] = ()  # of the program; none: --fields and the fields' letters
     timeout_s: float = 120.0  # far above what it takes: the machine may be busy
@@ -148,7 +150,24 @@ SCENARIOS = [
         "bunches", "steps that share a message keep within bunch_bytes, credit and window",
         [short(0, 60), short(1, 30)], fields("uv"), shards=2, greetings=None,
         stream={"segment_steps": 4, "bunch_bytes": 1000, "window_bytes": 4000},
-        faults=Faults(ack_every=5, forget=frozenset({9, 20})),
+        faults=Faults(ack_every=5, forget=frozenset({9, 20})), offers="bunches",
+    ),
+    Scenario(
+        "lent", "values that the shard reads where they are stay until they are acknowledged",
+        [short(0, 40), short(1, 20)], fields("ux"), shards=2,
+        stream={"shared_memory": True, "window_bytes": 1_000_000},
+        faults=Faults(ack_every=4), offers="memory",
+    ),
+    Scenario(
+        "lent-bunches", "so do those of steps that share a message, and after a RESYNC",
+        [short(0, 60)], fields("ux"), greetings=None,
+        stream={"shared_memory": True, "bunch_bytes": 600_000, "window_bytes": 20_000_000},
+        faults=Faults(ack_every=3, forget=frozenset({6, 11})), offers="memory",
+    ),
+    Scenario(
+        "not-borrowed", "a shard that does not take the offer gets the values",
+        [short(0, 20)], fields("ux"), stream={"shared_memory": True},
+        faults=Faults(borrows=False),
     ),
     Scenario(
         "lost-acks", "no acknowledgement comes unasked: the program asks",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from lent import Lent, LentError, Unread
 from scenarios import Scenario
 
 from penstock import wire
@@ -34,6 +35,8 @@ class Connection:
     fed: set[int] = field(default_factory=set)  # leases whose INPUT came
     pending: list[tuple[int, Any]] = field(default_factory=list)  # received, not acknowledged
     pending_bytes: int = 0
+    lent: Lent | None = None
+    unread: list[Unread] = field(default_factory=list)  # received, not acknowledged
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Shard:
         self.inputs: dict[tuple[int, int], list[bytes]] = {}
         self.used_plans: dict[tuple[int, int], list[np.ndarray]] = {}  # lease, part
         self.reopening = False
-        self.bunches = 0
+        self.used: set[str] = set()  # of what a client may do: "bunches", "memory"
         self._scenario, self._position, self._n_parts = scenario, position, n_parts
         self._leases = {int(a["lease"]): a for a in scenario.assignments}
         self._names = list(scenario.fields)
@@ -94,7 +97,7 @@ class Shard:
         if part.gone:
             return self._blame(f"{header.kind.name} came from part {part.number} after its BYE.")
         if header.kind == Kind.HELLO:
-            return self._greet(identity, part, header, now)
+            return self._greet(identity, part, header, frames[1:])
         if header.kind == Kind.BYE:
             part.gone = True
             connection = self._connections.get(identity)
@@ -132,7 +135,7 @@ class Shard:
     # -- connections -----------------------------------------------------------------------------
 
     def _greet(
-        self, identity: bytes, part: Part, header: Header, now: float
+        self, identity: bytes, part: Part, header: Header, offers: Frames
     ) -> list[tuple[bytes, Frames]]:
         if header.step != part.greeting + 1:
             self._blame(f"Greeting {header.step} came after greeting {part.greeting}.")
@@ -141,6 +144,7 @@ class Shard:
             del self._connections[other]
         connection = self._connections[identity] = Connection(part.number, header.step)
         self._resynced.pop(identity, None)
+        self._accept(connection, offers)
         campaign, old = self._scenario.campaign, []
         if header.step > 1 and self._scenario.faults.old_resync:
             old.append(Header(Kind.RESYNC, campaign))
@@ -150,6 +154,19 @@ class Shard:
             *((identity, [bytes(wire.encode(word))]) for word in old),
             self._ack(identity, connection),
         ]
+
+    def _accept(self, connection: Connection, offers: Frames) -> None:
+        if not offers:
+            return
+        if not self._scenario.stream.get("shared_memory"):
+            self._blame("HELLO offers memory, and the campaign does not allow it.")
+        try:
+            lent = Lent(offers[0])
+        except LentError as error:
+            self._blame(str(error))
+            return
+        if self._scenario.faults.borrows:
+            connection.lent = lent
 
     def _probe(
         self, identity: bytes, part: Part, header: Header, now: float
@@ -178,6 +195,7 @@ class Shard:
             self._blame(f"The number {header.sequence} came twice on one greeting.")
             return [self._ack(identity, connection)]
         connection.expected += 1
+        payloads = self._read(connection, header, payloads)
         undo = self._keep(connection, part, header, payloads)
         n_bytes = wire.HEADER.size + wire.FIELD.size * len(header.fields)
         n_bytes += sum(len(p) for p in payloads)
@@ -200,6 +218,22 @@ class Shard:
             answers += [self._ack(identity, connection)] * faults.ack_copies
         return answers
 
+    def _read(self, connection: Connection, header: Header, payloads: Frames) -> Frames:
+        """The values, from wherever they are."""
+        if not any(entry.flags & wire.LENT for entry in header.fields):
+            return payloads
+        if connection.lent is None:
+            self._blame("A row is LENT, and no ACK of this greeting had BORROWS.")
+            return payloads
+        try:
+            payloads, unread = connection.lent.read(header, payloads)
+        except LentError as error:
+            self._blame(str(error))
+            return payloads
+        self.used.add("memory")
+        connection.unread += unread
+        return payloads
+
     def _lost_again(self, connection: Connection, part: Part) -> bool:
         again = (2, self._scenario.faults.lose_again)
         if part.lost_again or (connection.greeting, connection.expected) != again:
@@ -211,10 +245,14 @@ class Shard:
         connection.acknowledged = connection.expected
         connection.pending.clear()
         connection.pending_bytes = 0
-        hold = wire.HOLD if self._hold_until else 0
+        if connection.lent is not None and connection.lent.changed(connection.unread):
+            self._blame("Memory was written to before its message was acknowledged.")
+        connection.unread.clear()
+        flags = wire.HOLD if self._hold_until else 0
+        flags |= wire.BORROWS if connection.lent is not None else 0
         header = Header(
             Kind.ACK, self._scenario.campaign, step=connection.greeting,
-            sequence=connection.expected, flags=hold,
+            sequence=connection.expected, flags=flags,
         )  # fmt: skip
         grants = wire.encode_grants(
             [(lease, n) for lease, n in self._granted.items() if lease in connection.opened]
@@ -297,7 +335,7 @@ class Shard:
         assignment: dict[str, Any],
     ) -> Callable[[], None] | None:
         """Each step as if it had come alone; a client may do it where the welcome lets it."""
-        self.bunches += 1
+        self.used.add("bunches")
         most = int(self._scenario.stream.get("bunch_bytes", 0))
         if sum(len(p) for p in payloads[1:]) > most:
             self._blame(f"A BUNCH came with more than the {most} bytes of bunch_bytes.")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,24 @@ from penstock.wire import Kind
 GOLDEN = Path(__file__).parents[1] / "golden"
 Router = zmq.Socket[bytes]
 
+BURST = 100  # messages of a shard in one turn: a wrong client may never stop
+
 
 def play(
-    scenario: Scenario, command: Sequence[str], n_parts: int, prefix: Sequence[str]
+    scenario: Scenario,
+    command: Sequence[str],
+    n_parts: int,
+    prefix: Sequence[str],
+    uses: Collection[str] = (),
 ) -> list[str]:
-    """Runs the program through the scenario; the problems that were found, none if it passed."""
+    """Runs the program through the scenario; the problems that were found, none if it passed.
+
+    uses: of what a client may do ("bunches", "memory") what this one has to do where it can.
+    """
     arguments = scenario.arguments or ("--fields", "".join(scenario.fields))
     with Stage(scenario, n_parts) as stage:
         stage.run([*prefix, *command, *arguments])
-        return stage.verdict()
+        return stage.verdict() + stage.unused(uses)
 
 
 class Stage:
@@ -107,7 +116,9 @@ class Stage:
         for i, shard in enumerate(self._shards):
             self._reopen(i, now)
             socket = self._data[i]
-            while not socket.closed:
+            for _ in range(BURST):
+                if socket.closed:
+                    break
                 try:
                     identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
@@ -176,6 +187,13 @@ class Stage:
         for assignment, outcome in zip(scenario.assignments, outcomes, strict=True):
             problems += self._simulation_problems(assignment, outcome)
         return problems + self._connection_problems() + self._golden_problems()
+
+    def unused(self, uses: Collection[str]) -> list[str]:
+        """What the program does not do, and is said to."""
+        offered, used = self._scenario.offers, {u for shard in self._shards for u in shard.used}
+        if offered not in uses or offered in used:
+            return []
+        return [f"The program is said to use {offered}, and did not."]
 
     def _process_problems(self) -> list[str]:
         assert self._process is not None

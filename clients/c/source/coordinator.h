@@ -190,19 +190,15 @@ static penstock_code coordinator_declare(penstock_link *link) {
     return code;
 }
 
-/* Announces this rank's layout of all fields where it is not known yet. */
-static penstock_code link_tell_plan(penstock_link *link, sender **senders, size_t n_senders) {
+/* Announces this rank's layout of all fields to a shard that does not know it. */
+static penstock_code link_tell_plan(penstock_link *link, sender *to) {
     penstock_code code = link_complete_shares(link);
-    size_t i;
     if (code == PENSTOCK_OK && !link->plan_made) {
         link->plan_made = 1;
         link->plan++;
         if (link->undeclared) code = coordinator_declare(link);
     }
-    for (i = 0; code == PENSTOCK_OK && i < n_senders; i++)
-        if (senders[i]->planned != link->plan) {
-            senders[i]->planned = link->plan;
-            code = sender_announce(senders[i], ANNOUNCED_PLAN, link->plan, link_plan(link));
-        }
-    return code;
+    if (code != PENSTOCK_OK || to->planned == link->plan) return code;
+    to->planned = link->plan;
+    return sender_announce(to, ANNOUNCED_PLAN, link->plan, link_plan(link));
 }

@@ -274,7 +274,7 @@ static double value_at(const penstock_array *a, size_t i) {
     }
 }
 
-/* The one copy between the solver's memory and the wire. */
+/* Writes what is sent of an array that this rank owns, in the campaign's dtype. */
 static void share_pick(const share *s, const spec *f, const penstock_array *a, void *out) {
     float *narrow = out;
     double *wide = out;

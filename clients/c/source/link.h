@@ -23,7 +23,8 @@ struct penstock_link {
     text outcome;     /* of the simulation before, as JSON, not yet told; empty: none */
     uint64_t campaign;
     json *book; /* the welcome, for its shards */
-    size_t window_bytes;
+    size_t window_bytes, bunch_bytes;
+    arena arena;
     int64_t segment_steps, every;
     field *fields;
     size_t n_fields, field_capacity;
@@ -35,6 +36,7 @@ struct penstock_link {
 };
 
 static penstock_code simulation_end(penstock_simulation *sim);
+static penstock_code simulation_flush(penstock_simulation *sim);
 static void simulation_release(penstock_simulation *sim);
 
 static field *link_field(penstock_link *link, const char *name) {
@@ -98,8 +100,8 @@ static penstock_code link_laid_out(penstock_link *link, const char *name, int n_
                       shape_text(shape, n_axes, given, sizeof given),
                       shape_text(f->spec.shape, f->spec.n_axes, declared, sizeof declared), name);
     link->plan_made = 0;
-    *found = f;
-    return PENSTOCK_OK;
+    *found = f; /* what is kept back leaves under the layout that it came in */
+    return link->current ? simulation_flush(link->current) : PENSTOCK_OK;
 }
 
 /* A lone rank owns fields whole without saying so. */
@@ -148,7 +150,9 @@ static sender *link_sender(penstock_link *link, const char *shard, size_t n_shar
         return NULL;
     }
     link->senders[link->n_senders] = sender_open(link->context, shard, address, &identity,
-                                                 window ? window : 1, &link->keys, &link->why);
+                                                 window ? window : 1, &link->keys,
+                                                 link->arena.memory ? &link->arena : NULL,
+                                                 &link->why);
     return link->senders[link->n_senders] ? link->senders[link->n_senders++] : NULL;
 }
 
@@ -164,9 +168,9 @@ static message *link_plan(penstock_link *link) {
         entries[i].field = (uint16_t)i, entries[i].dtype = PENSTOCK_I64;
         entries[i].n_bytes = sizes[i];
     }
-    if ((m = message_new(&h, entries, link->n_fields, sizes, link->n_fields)) != NULL)
+    if ((m = message_new(&h, entries, link->n_fields, sizes, link->n_fields, NULL)) != NULL)
         for (i = 0; i < link->n_fields; i++)
-            memcpy(zmq_msg_data(&m->payloads[i]), link->fields[i].share.plan, sizes[i]);
+            memcpy(message_bytes(m, i), link->fields[i].share.plan, sizes[i]);
     return m;
 }
 

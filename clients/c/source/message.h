@@ -1,60 +1,83 @@
 /* One message of the data path with its bytes; the sender's window is made of them. */
 
-/* Payloads are libzmq's own counted buffers: a copy for the socket shares the bytes. */
+/* A frame behind the header: the first n_bytes of its buffer. */
+typedef struct payload {
+    buffer *memory;
+    size_t n_bytes;
+} payload;
+
 typedef struct message {
     unsigned char *frame; /* header and field table */
-    size_t frame_bytes, n_payloads, n_bytes;
-    zmq_msg_t *payloads;
+    size_t frame_bytes, n_rows;
+    payload *payloads; /* the last n_rows belong to the rows of the table */
+    size_t n_payloads;
+    size_t n_bytes; /* of all that it occupies */
+    arena *home;    /* where the buffers go afterwards; NULL: they are its own */
     uint64_t sequence;
 } message;
 
 static void message_free(message *m) {
     size_t i;
     if (!m) return;
-    for (i = 0; i < m->n_payloads; i++) zmq_msg_close(&m->payloads[i]);
+    for (i = 0; i < m->n_payloads; i++) arena_give(m->home, m->payloads[i].memory);
     free(m->payloads);
     free(m->frame);
     free(m);
 }
 
+static message *message_empty(size_t frame_bytes, size_t n_rows, size_t n_payloads) {
+    message *m = calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->frame = malloc(frame_bytes);
+    m->payloads = calloc(n_payloads + 1, sizeof *m->payloads);
+    m->frame_bytes = m->n_bytes = frame_bytes, m->n_rows = n_rows;
+    if (m->frame && m->payloads) return m;
+    message_free(m);
+    return NULL;
+}
+
+/* Room for one more frame; NULL: no memory. */
+static unsigned char *message_add(message *m, size_t n_bytes) {
+    payload *p = &m->payloads[m->n_payloads];
+    if (!(p->memory = arena_take(m->home, n_bytes))) return NULL;
+    p->n_bytes = n_bytes;
+    m->n_payloads++, m->n_bytes += n_bytes;
+    return p->memory->bytes;
+}
+
 /* A message with payloads of the given lengths, to be filled by the caller; NULL: no memory. */
 static message *message_new(const header *h, const entry *entries, size_t n_entries,
-                            const size_t *payload_bytes, size_t n_payloads) {
-    message *m = calloc(1, sizeof *m);
+                            const size_t *payload_bytes, size_t n_payloads, arena *home) {
+    message *m = message_empty(HEADER_BYTES + n_entries * ENTRY_BYTES, n_entries, n_payloads);
     size_t i;
     if (!m) return NULL;
-    m->frame_bytes = m->n_bytes = HEADER_BYTES + n_entries * ENTRY_BYTES;
-    m->frame = malloc(m->frame_bytes);
-    m->payloads = calloc(n_payloads + 1, sizeof *m->payloads);
-    for (i = 0; m->frame && m->payloads && i < n_payloads; i++) {
-        if (zmq_msg_init_size(&m->payloads[i], payload_bytes[i])) break;
-        m->n_payloads++, m->n_bytes += payload_bytes[i];
-    }
-    if (!m->frame || !m->payloads || m->n_payloads < n_payloads) {
-        message_free(m);
-        return NULL;
-    }
+    m->home = home;
+    for (i = 0; i < n_payloads; i++)
+        if (!message_add(m, payload_bytes[i])) {
+            message_free(m);
+            return NULL;
+        }
     wire_encode(m->frame, h, entries, n_entries);
     return m;
 }
 
-/* The same message once more, with its own number and the same payload bytes. */
-static message *message_again(message *m) {
-    message *copy = calloc(1, sizeof *copy);
+static unsigned char *message_bytes(const message *m, size_t i) {
+    return m->payloads[i].memory->bytes;
+}
+
+/* The same message once more, with its own number and memory. */
+static message *message_again(const message *m) {
+    message *copy = message_empty(m->frame_bytes, m->n_rows, m->n_payloads);
     size_t i;
     if (!copy) return NULL;
-    copy->frame_bytes = m->frame_bytes, copy->n_bytes = m->n_bytes;
-    copy->frame = malloc(m->frame_bytes);
-    copy->payloads = calloc(m->n_payloads + 1, sizeof *copy->payloads);
-    if (!copy->frame || !copy->payloads) {
-        message_free(copy);
-        return NULL;
-    }
     memcpy(copy->frame, m->frame, m->frame_bytes);
     for (i = 0; i < m->n_payloads; i++) {
-        zmq_msg_init(&copy->payloads[i]);
-        zmq_msg_copy(&copy->payloads[i], &m->payloads[i]);
-        copy->n_payloads++;
+        unsigned char *bytes = message_add(copy, m->payloads[i].n_bytes);
+        if (!bytes) {
+            message_free(copy);
+            return NULL;
+        }
+        memcpy(bytes, message_bytes(m, i), m->payloads[i].n_bytes);
     }
     return copy;
 }

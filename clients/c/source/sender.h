@@ -5,9 +5,20 @@
  * misses a number answers RESYNC; then HELLO, the announcements (plans, the open simulation) and
  * the whole window are sent again under new numbers. Repeats are dropped by the shard.
  *
+ * Values that a receiver on this host reads in our memory are not sent: their places are.
+ *
  * There is no thread here: libzmq's own sends, and answers are read whenever the solver calls in.
  * Deadlines count the shard's silence while this side asks, never the solver's own time.
  */
+
+#define GLANCE_S 0.01 /* between two looks for answers, with much under way */
+#define RARELY_S 0.05 /* and with little */
+#define MUCH_BYTES ((size_t)1 << 22)
+#define ZERO_COPY_BYTES ((size_t)1 << 16) /* below this a copy is cheaper than the bookkeeping */
+/* Ahead of a receiver that reads our memory, or two messages: little enough to be in the cache when
+ * it does. There is no network to fill. */
+#define LENT_WINDOW_BYTES ((size_t)1 << 24)
+#define LENT_BYTES 4096 /* below this the receiver is quicker with the bytes than with their place */
 
 typedef enum announced { ANNOUNCED_PLAN, ANNOUNCED_OPEN, ANNOUNCED_INPUT } announced;
 
@@ -30,6 +41,8 @@ typedef struct sender {
     char *shard;
     void *socket;
     problem *why; /* of the link */
+    arena *lends; /* the link's; NULL: nothing is offered */
+    int lending;  /* it was accepted, for the present greeting */
     header identity; /* campaign, part and n_parts */
     size_t window_bytes, unacked_bytes;
     message **unacked; /* a ring: n_unacked from `first` on */
@@ -42,59 +55,98 @@ typedef struct sender {
     uint64_t next;
     uint32_t greeting;
     int welcome;
-    double greeted_s, heard_s, probed_s;
+    double greeted_s, heard_s, probed_s, looked_s;
 } sender;
 
-static penstock_code sender_raw(sender *s, int kind, uint32_t step, uint64_t sequence) {
-    unsigned char frame[HEADER_BYTES];
-    header h = s->identity;
-    h.kind = kind, h.step = step, h.sequence = sequence;
-    wire_encode(frame, &h, NULL, 0);
-    if (zmq_send(s->socket, frame, sizeof frame, ZMQ_DONTWAIT) < 0)
+/* One frame, copied; never blocks, as there is no high-water mark. */
+static penstock_code sender_frame(sender *s, const void *bytes, size_t n_bytes, int more) {
+    if (zmq_send(s->socket, bytes, n_bytes, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
         return no_transport(s->why, "send to a shard");
     return PENSTOCK_OK;
+}
+
+/* A message without a number, and perhaps an offer of memory. */
+static penstock_code sender_raw(sender *s, int kind, uint32_t step, uint64_t sequence,
+                                const arena *offered) {
+    unsigned char frame[HEADER_BYTES];
+    header h = s->identity;
+    penstock_code code;
+    h.kind = kind, h.step = step, h.sequence = sequence;
+    wire_encode(frame, &h, NULL, 0);
+    code = sender_frame(s, frame, sizeof frame, offered != NULL);
+    if (code == PENSTOCK_OK && offered) code = sender_frame(s, offered->offer, OFFER_BYTES, 0);
+    return code;
 }
 
 static penstock_code sender_hello(sender *s) {
     s->greeting++;
     s->greeted_s = now_s();
-    s->welcome = 0;
+    s->welcome = s->lending = 0;
     s->next = 0;
-    return sender_raw(s, HELLO, s->greeting, 0);
+    return sender_raw(s, HELLO, s->greeting, 0, s->lends);
 }
 
 static penstock_code sender_probe(sender *s) {
     s->probed_s = now_s();
-    return sender_raw(s, PROBE, 0, s->next);
+    return sender_raw(s, PROBE, 0, s->next, NULL);
 }
 
-/* Numbers the message and gives it to libzmq; never blocks, as there is no high-water mark. */
+static void kept_until_acknowledged(void *bytes, void *hint) { (void)bytes, (void)hint; }
+
+/* A large payload is not copied: its buffer stays until it is acknowledged, and by that time libzmq
+ * has done with it. One pipe carries all messages in their order, and the last has arrived. */
+static penstock_code sender_payload(sender *s, const payload *p, int more) {
+    zmq_msg_t frame;
+    if (p->n_bytes < ZERO_COPY_BYTES) return sender_frame(s, p->memory->bytes, p->n_bytes, more);
+    if (zmq_msg_init_data(&frame, p->memory->bytes, p->n_bytes, kept_until_acknowledged, NULL))
+        return no_memory(s->why);
+    if (zmq_msg_send(&frame, s->socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0)
+        return PENSTOCK_OK;
+    zmq_msg_close(&frame);
+    return no_transport(s->why, "send to a shard");
+}
+
+/* Whether the shard is to find the values of all rows in our memory. */
+static int sender_lends(const sender *s, const message *m) {
+    size_t i, n_bytes = 0;
+    if (!s->lending || !m->n_rows) return 0;
+    for (i = m->n_payloads - m->n_rows; i < m->n_payloads; i++) {
+        if (!m->payloads[i].memory->place) return 0;
+        n_bytes += m->payloads[i].n_bytes;
+    }
+    return n_bytes >= LENT_BYTES;
+}
+
+/* Numbers the message and gives it to libzmq. */
 static penstock_code sender_transmit(sender *s, message *m) {
+    int lends = sender_lends(s, m);
     size_t i;
+    penstock_code code;
     m->sequence = s->next++;
     wire_set_sequence(m->frame, m->sequence);
-    if (zmq_send(s->socket, m->frame, m->frame_bytes, m->n_payloads ? ZMQ_SNDMORE : 0) < 0)
-        return no_transport(s->why, "send to a shard");
-    for (i = 0; i < m->n_payloads; i++) {
-        zmq_msg_t copy;
-        zmq_msg_init(&copy);
-        zmq_msg_copy(&copy, &m->payloads[i]);
-        if (zmq_msg_send(&copy, s->socket, i + 1 < m->n_payloads ? ZMQ_SNDMORE : 0) < 0) {
-            zmq_msg_close(&copy);
-            return no_transport(s->why, "send to a shard");
-        }
+    wire_set_rows(m->frame, m->n_rows, lends ? LENT : 0);
+    code = sender_frame(s, m->frame, m->frame_bytes, m->n_payloads > 0);
+    for (i = 0; code == PENSTOCK_OK && i < m->n_payloads; i++) {
+        const payload *p = &m->payloads[i];
+        int more = i + 1 < m->n_payloads;
+        unsigned char place[8];
+        put_number(place, p->memory->place, 8);
+        code = lends && i >= m->n_payloads - m->n_rows ? sender_frame(s, place, sizeof place, more)
+                                                       : sender_payload(s, p, more);
     }
-    return PENSTOCK_OK;
+    return code;
 }
 
 static message **unacked_at(sender *s, size_t i) {
     return &s->unacked[(s->first + i) % s->unacked_capacity];
 }
 
-static int unacked_room(sender *s) {
-    size_t capacity = s->unacked_capacity ? 2 * s->unacked_capacity : 64, i;
+/* Makes room for n more messages; 0: no memory. */
+static int unacked_room(sender *s, size_t n) {
+    size_t capacity = s->unacked_capacity ? s->unacked_capacity : 64, i;
     message **larger;
-    if (s->n_unacked < s->unacked_capacity) return 1;
+    while (capacity < s->n_unacked + n) capacity *= 2;
+    if (capacity == s->unacked_capacity) return 1;
     if (!(larger = malloc(capacity * sizeof(message *)))) return 0;
     for (i = 0; i < s->n_unacked; i++) larger[i] = *unacked_at(s, i);
     free(s->unacked);
@@ -102,9 +154,18 @@ static int unacked_room(sender *s) {
     return 1;
 }
 
+/* Takes the oldest message out. */
+static message *unacked_pop(sender *s) {
+    message *m = *unacked_at(s, 0);
+    s->unacked_bytes -= m->n_bytes;
+    s->first = (s->first + 1) % s->unacked_capacity;
+    s->n_unacked--;
+    return m;
+}
+
 /* Sends one message and keeps it until it is acknowledged; takes it over, NULL: no memory. */
 static penstock_code sender_post(sender *s, message *m) {
-    if (!m || !unacked_room(s)) {
+    if (!m || !unacked_room(s, 1)) {
         message_free(m);
         return no_memory(s->why);
     }
@@ -182,33 +243,24 @@ static void sender_forget(sender *s, uint32_t lease) {
 }
 
 /* Whether the window takes one more message, of any size. */
-static int sender_has_room(const sender *s) { return s->unacked_bytes < s->window_bytes; }
+static int sender_has_room(const sender *s) {
+    if (s->lending && s->n_unacked > 1 && s->unacked_bytes >= LENT_WINDOW_BYTES) return 0;
+    return s->unacked_bytes < s->window_bytes;
+}
 
 static void sender_acknowledged(sender *s, uint64_t sequence) {
-    while (s->n_unacked && (*unacked_at(s, 0))->sequence < sequence) {
-        message *m = *unacked_at(s, 0);
-        s->unacked_bytes -= m->n_bytes;
-        s->first = (s->first + 1) % s->unacked_capacity;
-        s->n_unacked--;
-        message_free(m);
-    }
+    while (s->n_unacked && (*unacked_at(s, 0))->sequence < sequence) message_free(unacked_pop(s));
     sender_expire(s, sequence);
 }
 
 static penstock_code sender_resynchronise(sender *s) {
-    message **window = s->unacked;
-    size_t first = s->first, n = s->n_unacked, capacity = s->unacked_capacity, i;
-    penstock_code code = sender_hello(s);
-    s->unacked = NULL;
-    s->first = s->n_unacked = s->unacked_capacity = s->unacked_bytes = 0;
-    for (i = 0; i < s->n_announcements; i++)
-        if (code == PENSTOCK_OK) code = sender_post(s, message_again(s->announcements[i].said));
-    for (i = 0; i < n; i++) {
-        message *m = window[(first + i) % capacity];
-        if (code == PENSTOCK_OK) code = sender_post(s, m);
-        else message_free(m);
-    }
-    free(window);
+    size_t n = s->n_unacked, i;
+    penstock_code code;
+    if (!unacked_room(s, s->n_announcements)) return no_memory(s->why);
+    code = sender_hello(s);
+    for (i = 0; code == PENSTOCK_OK && i < s->n_announcements; i++)
+        code = sender_post(s, message_again(s->announcements[i].said));
+    for (i = 0; code == PENSTOCK_OK && i < n; i++) code = sender_post(s, unacked_pop(s));
     for (i = 0; i < s->n_announcements; i++) s->announcements[i].until = s->next;
     return code;
 }
@@ -240,6 +292,7 @@ static penstock_code sender_hear(sender *s, const header *h, const void *more, s
     if (h->kind == ACK) {
         if (h->step == s->greeting) {
             s->welcome = 1;
+            s->lending = s->lends && (h->flags & BORROWS);
             sender_acknowledged(s, h->sequence);
         }
         return sender_grants(s, more, n_bytes);
@@ -293,15 +346,22 @@ static penstock_code sender_flow(sender *s) {
     int came = 1;
     penstock_code code = PENSTOCK_OK;
     while (came && code == PENSTOCK_OK) code = sender_receive(s, &came);
+    s->looked_s = now_s();
     if (code == PENSTOCK_OK && s->n_unacked) {
         double last_s = s->heard_s > s->probed_s ? s->heard_s : s->probed_s;
-        if (now_s() - last_s > PROBE_S) code = sender_probe(s);
+        if (s->looked_s - last_s > PROBE_S) code = sender_probe(s);
     }
     return code;
 }
 
+/* As `flow`, but not with every step of a fast solver: a look costs more than a small one. */
+static penstock_code sender_glance(sender *s, double now) {
+    double pause_s = s->unacked_bytes > MUCH_BYTES ? GLANCE_S : RARELY_S;
+    return now < s->looked_s + pause_s ? PENSTOCK_OK : sender_flow(s);
+}
+
 /* Reads answers until ready(s, of) holds; fails when the shard stays silent. */
-static penstock_code sender_wait(sender *s, int (*ready)(sender *, const void *), const void *of,
+static penstock_code sender_wait(sender *s, int (*ready)(sender *, void *), void *of,
                                  const char *what) {
     double began = now_s(), probe_at = began + PROBE_S, now, silent_s;
     zmq_pollitem_t item = {NULL, 0, ZMQ_POLLIN, 0};
@@ -327,7 +387,7 @@ static penstock_code sender_wait(sender *s, int (*ready)(sender *, const void *)
     return code;
 }
 
-static int everything_acknowledged(sender *s, const void *of) {
+static int everything_acknowledged(sender *s, void *of) {
     (void)of;
     return !s->n_unacked;
 }
@@ -337,16 +397,19 @@ static penstock_code sender_drain(sender *s) {
     return sender_wait(s, everything_acknowledged, NULL, "acknowledgements");
 }
 
-/* Says goodbye and gives everything back; NULL is allowed. */
+/* Says goodbye; libzmq may still read what is unacknowledged. */
 static void sender_close(sender *s) {
     int linger_ms = 1000;
+    if (!s->socket) return;
+    sender_raw(s, BYE, 0, 0, NULL);
+    zmq_setsockopt(s->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    zmq_close(s->socket);
+    s->socket = NULL;
+}
+
+/* Gives everything back, when it is closed and its context has ended. */
+static void sender_free(sender *s) {
     size_t i;
-    if (!s) return;
-    if (s->socket) {
-        sender_raw(s, BYE, 0, 0);
-        zmq_setsockopt(s->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
-        zmq_close(s->socket);
-    }
     for (i = 0; i < s->n_unacked; i++) message_free(*unacked_at(s, i));
     for (i = 0; i < s->n_announcements; i++) message_free(s->announcements[i].said);
     for (i = 0; i < s->n_standings; i++) free(s->standings[i].refusal);
@@ -360,7 +423,7 @@ static void sender_close(sender *s) {
 /* A connection that has greeted; NULL after a failure. */
 static sender *sender_open(void *context, const char *shard, const char *address,
                            const header *identity, size_t window_bytes, const keys *k,
-                           problem *why) {
+                           arena *lends, problem *why) {
     static const struct { int option, value; } options[] = {
         {ZMQ_LINGER, 0}, {ZMQ_SNDHWM, 0}, {ZMQ_RCVHWM, 0}, {ZMQ_RECONNECT_IVL, 50},
         {ZMQ_RECONNECT_IVL_MAX, 1000}, {ZMQ_HEARTBEAT_IVL, 5000}, {ZMQ_HEARTBEAT_TIMEOUT, 20000},
@@ -372,7 +435,7 @@ static sender *sender_open(void *context, const char *shard, const char *address
         no_memory(why);
         return NULL;
     }
-    s->why = why, s->identity = *identity, s->window_bytes = window_bytes;
+    s->why = why, s->identity = *identity, s->window_bytes = window_bytes, s->lends = lends;
     s->heard_s = s->probed_s = now_s();
     s->socket = zmq_socket(context, ZMQ_DEALER);
     for (i = 0; s->socket && i < sizeof options / sizeof *options; i++)
@@ -380,14 +443,10 @@ static sender *sender_open(void *context, const char *shard, const char *address
     if (s->socket) keys_put_on(k, s->socket);
     if (!s->socket || zmq_connect(s->socket, address)) {
         no_transport(why, "connect to a shard");
-        if (s->socket) zmq_close(s->socket);
-        s->socket = NULL;
-        sender_close(s);
-        return NULL;
+    } else if (sender_hello(s) == PENSTOCK_OK) {
+        return s;
     }
-    if (sender_hello(s) != PENSTOCK_OK) {
-        sender_close(s);
-        return NULL;
-    }
-    return s;
+    if (s->socket) zmq_close(s->socket); /* of payloads it has had none */
+    sender_free(s);
+    return NULL;
 }

@@ -116,6 +116,7 @@ penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fi
                               size_t n_fields) {
     const penstock_array *chosen[MAX_FIELDS];
     penstock_code code = running(sim);
+    shipment of;
     header h;
     message *m;
     size_t i;
@@ -124,11 +125,13 @@ penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fi
                       "Input fields are sent before the first step; a step went already.");
     if (code == PENSTOCK_OK) code = choose(sim->link, fields, n_fields, ROLE_INPUT, chosen);
     if (code == PENSTOCK_OK) code = simulation_open(sim);
-    if (code != PENSTOCK_OK || !sim->n_senders) return code;
+    if (code != PENSTOCK_OK || !sim->n_lines) return code;
+    of = shipment_of(sim->link, ROLE_INPUT);
     h = simulation_header(sim, INPUT, 0);
-    if (!(m = fields_message(sim->link, &h, ROLE_INPUT, chosen))) return no_memory(&sim->link->why);
-    for (i = 0; code == PENSTOCK_OK && i < sim->n_senders; i++)
-        code = sender_announce(sim->senders[i], ANNOUNCED_INPUT, sim->lease, message_again(m));
+    if (!(m = shipment_message(&of, &h, NULL))) return no_memory(&sim->link->why);
+    shipment_pack(&of, chosen, m, 0);
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
+        code = sender_announce(sim->lines[i].to, ANNOUNCED_INPUT, sim->lease, message_again(m));
     message_free(m);
     return code;
 }
@@ -145,22 +148,44 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
                       "(PENSTOCK_NO_TIME) for a steady problem.", (long long)sim->id, t);
     sim->timed = !isnan(t);
     sim->last_t = t;
+    code = simulation_glance(sim, now_s());
+    if (code != PENSTOCK_OK) return code;
     if (sim->calls++ % sim->link->every) return PENSTOCK_OK;
     code = choose(sim->link, fields, n_fields, ROLE_STEP, chosen);
     if (code != PENSTOCK_OK) return code;
     step = sim->steps++;
-    if (!sim->n_senders || !penstock_wanted(sim, step)) return PENSTOCK_OK;
+    if (!sim->n_lines || !penstock_wanted(sim, step)) return PENSTOCK_OK;
     return simulation_post(sim, step, t, chosen);
 }
 
+/* Whether any rank has heard a refusal when they last asked each other.
+ *
+ * Ranks with quick steps ask every few of them, and have the same answers, so they agree on how many:
+ * twice as many as before while all of them are quick, half as many if one is not. */
+static int refused_anywhere(penstock_simulation *sim) {
+    double now;
+    int slow, refused = simulation_refusal(sim) != NULL;
+    if (sim->link->ranks.size == 1) return refused;
+    if (++sim->unasked < sim->ask_every) return 0;
+    now = now_s();
+    slow = ranks_any(sim->link, now - sim->asked_s > ASK_S);
+    refused = ranks_any(sim->link, refused);
+    sim->ask_every = slow ? (sim->ask_every + 1) / 2
+                          : 2 * sim->ask_every < ASK_STEPS ? 2 * sim->ask_every : ASK_STEPS;
+    sim->unasked = 0, sim->asked_s = now;
+    return refused;
+}
+
 int penstock_cancelled(penstock_simulation *sim) {
+    double now = now_s();
     const char *refusal;
-    size_t i;
-    for (i = 0; i < sim->n_senders; i++) sender_flow(sim->senders[i]);
-    refusal = simulation_refusal(sim);
-    if (ranks_any(sim->link, refusal != NULL))
+    if (*sim->cancelled) return 1;
+    if (now - sim->called_s > JUST_NOW_S) simulation_glance(sim, now); /* a later call tells */
+    if (refused_anywhere(sim)) {
+        refusal = simulation_refusal(sim);
         snprintf(sim->cancelled, sizeof sim->cancelled, "%s",
                  refusal ? refusal : "A shard refused what another rank sent.");
+    }
     return *sim->cancelled != 0;
 }
 

@@ -1,8 +1,12 @@
 /* One simulation on one rank: checks what the solver sends and puts it on the way.
  *
- * The way of a step begins here: penstock_send picks this rank's share of each field in one copy,
- * waits for credit, and posts header and raw bytes to the shard of the step's segment.
+ * The way of a step begins here: penstock_send waits for credit and puts this rank's share of each
+ * field, in one copy, on the line to the shard of the step's segment.
  */
+
+#define JUST_NOW_S 0.001 /* nothing new is to be expected within it */
+#define ASK_S 0.05       /* between two questions to all ranks, or */
+#define ASK_STEPS 16     /* so many steps, whichever is sooner */
 
 struct penstock_simulation {
     penstock_link *link;
@@ -12,8 +16,8 @@ struct penstock_simulation {
     json *assignment; /* holds the names */
     penstock_value *parameters;
     size_t n_parameters;
-    sender **senders; /* none without a server */
-    size_t n_senders;
+    line *lines; /* one a shard; none without a server */
+    size_t n_lines;
     int opened;
     const char *outcome; /* NULL: it runs */
     char reason[1024];
@@ -22,24 +26,30 @@ struct penstock_simulation {
     int64_t calls;
     int timed;
     double last_t;
+    double began_s, called_s;      /* made; last called in */
+    double credit_s, window_s;     /* for which `send` waited */
+    int64_t unasked, ask_every;    /* calls of `cancelled` since all ranks were asked, and until */
+    double asked_s;
 };
 
 static void simulation_free(penstock_simulation *sim) {
+    size_t i;
     if (!sim) return;
+    for (i = 0; i < sim->n_lines; i++) line_drop(&sim->lines[i]);
+    free(sim->lines);
     json_free(sim->assignment);
     free(sim->parameters);
-    free(sim->senders);
     free(sim);
 }
 
 static penstock_code simulation_shards(penstock_simulation *sim) {
     const json *shards = json_get(sim->assignment, "shards"), *shard;
     size_t n = json_length(shards);
-    if (!(sim->senders = calloc(n + 1, sizeof *sim->senders))) return no_memory(&sim->link->why);
+    if (!(sim->lines = calloc(n + 1, sizeof *sim->lines))) return no_memory(&sim->link->why);
     for (shard = shards ? shards->child : NULL; shard; shard = shard->next) {
         sender *found = link_sender(sim->link, json_text(shard, ""), n);
         if (!found) return sim->link->why.code;
-        sim->senders[sim->n_senders++] = found;
+        line_begin(&sim->lines[sim->n_lines++], sim->link, found);
     }
     return PENSTOCK_OK;
 }
@@ -57,6 +67,8 @@ static penstock_code simulation_read(penstock_simulation **made, penstock_link *
         return no_memory(&link->why);
     }
     sim->link = link, sim->assignment = assignment;
+    sim->began_s = sim->called_s = sim->asked_s = now_s();
+    sim->ask_every = 1;
     sim->id = json_integer(json_get(assignment, "simulation"), 0);
     sim->lease = (uint32_t)json_integer(json_get(assignment, "lease"), 0);
     sim->seed = json_integer(json_get(assignment, "seed"), 0);
@@ -89,8 +101,8 @@ static int simulation_wants(const penstock_simulation *sim, int64_t segment) {
 
 static const char *simulation_refusal(const penstock_simulation *sim) {
     size_t i;
-    for (i = 0; i < sim->n_senders; i++) {
-        const char *reason = sender_refusal(sim->senders[i], sim->lease);
+    for (i = 0; i < sim->n_lines; i++) {
+        const char *reason = sender_refusal(sim->lines[i].to, sim->lease);
         if (reason) return reason;
     }
     return NULL;
@@ -108,10 +120,10 @@ static message *open_message(const penstock_simulation *sim, size_t position) {
     header h = simulation_header(sim, OPEN, (uint32_t)position);
     size_t i, n_bytes = sim->n_parameters * sizeof(double);
     message *m;
-    h.geometry = (uint32_t)sim->n_senders, h.flags = (uint32_t)sim->role;
-    if (!(m = message_new(&h, NULL, 0, &n_bytes, 1))) return NULL;
+    h.geometry = (uint32_t)sim->n_lines, h.flags = (uint32_t)sim->role;
+    if (!(m = message_new(&h, NULL, 0, &n_bytes, 1, NULL))) return NULL;
     for (i = 0; i < sim->n_parameters; i++)
-        memcpy((double *)zmq_msg_data(&m->payloads[0]) + i, &sim->parameters[i].value,
+        memcpy(message_bytes(m, 0) + i * sizeof(double), &sim->parameters[i].value,
                sizeof(double));
     return m;
 }
@@ -120,63 +132,100 @@ static message *open_message(const penstock_simulation *sim, size_t position) {
 static penstock_code simulation_open(penstock_simulation *sim) {
     penstock_code code = PENSTOCK_OK;
     size_t i;
-    if (sim->n_senders) code = link_tell_plan(sim->link, sim->senders, sim->n_senders);
-    if (code != PENSTOCK_OK || !sim->n_senders || sim->opened) return code;
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
+        code = link_tell_plan(sim->link, sim->lines[i].to);
+    if (code != PENSTOCK_OK || sim->opened) return code;
     sim->opened = 1;
-    for (i = 0; code == PENSTOCK_OK && i < sim->n_senders; i++)
-        code = sender_announce(sim->senders[i], ANNOUNCED_OPEN, sim->lease, open_message(sim, i));
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
+        code = sender_announce(sim->lines[i].to, ANNOUNCED_OPEN, sim->lease, open_message(sim, i));
     return code;
 }
 
-/* INPUT or PART, with this rank's share of each chosen field. chosen: by field number. */
-static message *fields_message(const penstock_link *link, const header *h, field_role when,
-                               const penstock_array *const *chosen) {
-    entry entries[MAX_FIELDS];
-    size_t sizes[MAX_FIELDS], i, n = 0;
-    message *m;
-    for (i = 0; i < link->n_fields; i++) {
-        const field *f = &link->fields[i];
-        if (f->spec.role != when) continue;
-        sizes[n] = f->share.n_sent * dtype_bytes(f->spec.dtype);
-        entries[n].field = (uint16_t)i, entries[n].dtype = (uint8_t)f->spec.dtype;
-        entries[n].n_bytes = sizes[n], n++;
-    }
-    if (!(m = message_new(h, entries, n, sizes, n))) return NULL;
-    for (i = n = 0; i < link->n_fields; i++) {
-        const field *f = &link->fields[i];
-        if (f->spec.role == when)
-            share_pick(&f->share, &f->spec, chosen[i], zmq_msg_data(&m->payloads[n++]));
-    }
-    return m;
+/* The solver calls in: also shards whose turn it is not are looked at, and have steps. */
+static penstock_code simulation_glance(penstock_simulation *sim, double now) {
+    double away_s = now - sim->called_s;
+    penstock_code code = PENSTOCK_OK;
+    size_t i;
+    sim->called_s = now;
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
+        code = line_glance(&sim->lines[i], now, away_s);
+    return code;
 }
 
+static void simulation_drop(penstock_simulation *sim) {
+    size_t i;
+    for (i = 0; i < sim->n_lines; i++) line_drop(&sim->lines[i]);
+}
+
+/* Posts what is kept back, if a shard still wants it. */
+static penstock_code simulation_flush(penstock_simulation *sim) {
+    penstock_code code = PENSTOCK_OK;
+    size_t i;
+    if (simulation_refusal(sim)) simulation_drop(sim);
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++) code = line_flush(&sim->lines[i]);
+    return code;
+}
+
+/* A segment that waits for its shard. */
 typedef struct place {
-    uint32_t lease;
-    int64_t ordinal; /* of the segment on its shard */
+    const penstock_simulation *sim;
+    int64_t ordinal;    /* of the segment there */
+    penstock_code code; /* of hearing the other shards meanwhile */
 } place;
 
-static int may_send(sender *s, const void *of) {
-    const place *at = of;
-    if (sender_refusal(s, at->lease)) return 1;
-    return sender_granted(s, at->lease) > at->ordinal && sender_has_room(s);
+static int has_room(sender *s, uint32_t lease, int64_t ordinal) {
+    return sender_granted(s, lease) > ordinal && sender_has_room(s);
 }
 
-/* Posts a step to the shard of its segment, as soon as that has room. */
+/* Hears the other shards too: one that was restarted wants its steps again. Without them its slots
+ * stay open and its trainer waits, perhaps the room here with them. */
+static int may_go_on(sender *s, void *of) {
+    place *at = of;
+    size_t i;
+    for (i = 0; at->code == PENSTOCK_OK && i < at->sim->n_lines; i++)
+        at->code = sender_flow(at->sim->lines[i].to);
+    return at->code != PENSTOCK_OK || simulation_refusal(at->sim) ||
+           has_room(s, at->sim->lease, at->ordinal);
+}
+
+/* Waits until a shard takes one more step of the segment, or none of the simulation. */
+static penstock_code simulation_await(penstock_simulation *sim, sender *to, int64_t ordinal) {
+    penstock_code code = sender_flow(to); /* it looks but rarely of itself */
+    double began = now_s(), waited_s, *lacks;
+    place at = {sim, ordinal, PENSTOCK_OK};
+    size_t i;
+    if (code != PENSTOCK_OK || has_room(to, sim->lease, ordinal)) return code;
+    lacks = sender_granted(to, sim->lease) > ordinal ? &sim->window_s : &sim->credit_s;
+    code = simulation_flush(sim);
+    if (code == PENSTOCK_OK) code = sender_wait(to, may_go_on, &at, "room in the reservoir");
+    if (code == PENSTOCK_OK) code = at.code;
+    waited_s = now_s() - began;
+    *lacks += waited_s;
+    for (i = 0; i < sim->n_lines; i++) line_waited(&sim->lines[i], waited_s);
+    return code;
+}
+
+/* Puts a step on the line to the shard of its segment, as soon as that has room. */
 static penstock_code simulation_post(penstock_simulation *sim, uint32_t step, double t,
                                      const penstock_array *const *chosen) {
     int64_t segment = step / sim->link->segment_steps;
-    sender *to = sim->senders[(size_t)segment % sim->n_senders];
-    header h;
-    place at;
+    line *l = &sim->lines[(size_t)segment % sim->n_lines];
+    header h = simulation_header(sim, PART, step);
+    int64_t ordinal = segment / (int64_t)sim->n_lines;
     penstock_code code = simulation_open(sim);
-    if (code == PENSTOCK_OK) code = sender_flow(to);
-    at.lease = sim->lease, at.ordinal = segment / (int64_t)sim->n_senders;
-    if (code == PENSTOCK_OK && (sender_granted(to, sim->lease) <= at.ordinal || !sender_has_room(to)))
-        code = sender_wait(to, may_send, &at, "room in the reservoir");
+    if (code == PENSTOCK_OK && !has_room(l->to, sim->lease, ordinal))
+        code = simulation_await(sim, l->to, ordinal);
     if (code != PENSTOCK_OK || simulation_refusal(sim)) return code;
-    h = simulation_header(sim, PART, step);
-    h.t = t;
-    return sender_post(to, fields_message(sim->link, &h, ROLE_STEP, chosen));
+    h.plan = sim->link->plan, h.t = t;
+    code = line_put(l, &h, chosen, now_s());
+    sim->called_s = l->put_s;
+    return code;
+}
+
+/* As JSON writes a number, whatever the locale says. */
+static void put_seconds(text *out, double seconds) {
+    long long us = (long long)(1e6 * seconds);
+    text_put(out, "%lld.%06lld", us / 1000000, us % 1000000);
 }
 
 /* Notes the outcome, to be told with the next request. */
@@ -200,16 +249,22 @@ static penstock_code simulation_finished(penstock_simulation *sim) {
     text_put(out, "{\"simulation\":%lld,\"lease\":%lld,\"outcome\":\"%s\",\"steps\":%lld,\"reason\":",
              (long long)sim->id, (long long)sim->lease, sim->outcome, (long long)sim->steps);
     json_quote(out, sim->reason);
-    text_put(out, "}");
+    text_put(out, ",\"time_s\":{\"seconds\":");
+    put_seconds(out, now_s() - sim->began_s);
+    text_put(out, ",\"credit\":");
+    put_seconds(out, sim->credit_s);
+    text_put(out, ",\"window\":");
+    put_seconds(out, sim->window_s);
+    text_put(out, "}}");
     return out->broken ? no_memory(&link->why) : PENSTOCK_OK;
 }
 
 static penstock_code simulation_last(penstock_simulation *sim, int kind, uint32_t step) {
     penstock_code code = PENSTOCK_OK;
     size_t i;
-    for (i = 0; code == PENSTOCK_OK && i < sim->n_senders; i++) {
+    for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++) {
         header h = simulation_header(sim, kind, step);
-        code = sender_post(sim->senders[i], message_new(&h, NULL, 0, NULL, 0));
+        code = sender_post(sim->lines[i].to, message_new(&h, NULL, 0, NULL, 0, NULL));
     }
     return code;
 }
@@ -225,7 +280,8 @@ static penstock_code simulation_end(penstock_simulation *sim) {
     if (sim->outcome) return PENSTOCK_OK;
     if (!refusal && *sim->cancelled) refusal = sim->cancelled;
     simulation_outcome(sim, refusal ? "refused" : "ended", refusal ? refusal : "");
-    code = simulation_open(sim);
+    code = simulation_flush(sim);
+    if (code == PENSTOCK_OK) code = simulation_open(sim);
     if (code == PENSTOCK_OK) /* after a refusal steps are missing */
         code = refusal ? simulation_last(sim, FAIL, 0) : simulation_last(sim, END, sim->steps);
     noted = simulation_finished(sim);
@@ -236,6 +292,7 @@ static penstock_code simulation_give_up(penstock_simulation *sim, const char *re
     penstock_code code = PENSTOCK_OK, noted;
     if (sim->outcome) return PENSTOCK_OK;
     simulation_outcome(sim, "failed", reason);
+    simulation_drop(sim);
     if (sim->opened) code = simulation_last(sim, FAIL, 0);
     noted = simulation_finished(sim);
     return code == PENSTOCK_OK ? noted : code;
@@ -244,10 +301,11 @@ static penstock_code simulation_give_up(penstock_simulation *sim, const char *re
 /* The worker turns to the next simulation. */
 static void simulation_release(penstock_simulation *sim) {
     size_t i;
-    for (i = 0; i < sim->n_senders; i++) {
-        sender_withdraw(sim->senders[i], ANNOUNCED_OPEN, sim->lease);
-        sender_withdraw(sim->senders[i], ANNOUNCED_INPUT, sim->lease);
-        sender_forget(sim->senders[i], sim->lease);
+    for (i = 0; i < sim->n_lines; i++) {
+        sender *to = sim->lines[i].to;
+        sender_withdraw(to, ANNOUNCED_OPEN, sim->lease);
+        sender_withdraw(to, ANNOUNCED_INPUT, sim->lease);
+        sender_forget(to, sim->lease);
     }
     simulation_free(sim);
 }

@@ -8,11 +8,14 @@
 #define ENTRY_BYTES 16
 #define MAX_FIELDS 255
 #define MAX_PARTS 65535
-#define HOLD 1u
+#define STEP_BYTES 16 /* of a BUNCH: u32 step, u32 0, f64 t */
 
 enum kind {
-    HELLO = 1, PLAN, OPEN, INPUT, PART, END, FAIL, PROBE, BYE, ACK = 16, RESYNC, REFUSED
+    HELLO = 1, PLAN, OPEN, INPUT, PART, END, FAIL, PROBE, BYE, BUNCH, ACK = 16, RESYNC, REFUSED
 };
+
+enum ack_flag { HOLD = 1, BORROWS = 2 };
+enum row_flag { LENT = 1 };
 
 typedef struct header {
     int kind;
@@ -50,13 +53,17 @@ double penstock_no_time(void) {
     return t;
 }
 
+static void put_time(unsigned char *at, double t) {
+    uint64_t bits;
+    if (isnan(t)) t = penstock_no_time();
+    memcpy(&bits, &t, sizeof bits);
+    put_number(at, bits, 8);
+}
+
 /* The header of a client's message, of HEADER_BYTES + n_entries * ENTRY_BYTES. */
 static void wire_encode(unsigned char *frame, const header *h, const entry *entries,
                         size_t n_entries) {
-    uint64_t t;
     size_t i;
-    double time_ = isnan(h->t) ? penstock_no_time() : h->t;
-    memcpy(&t, &time_, sizeof t);
     memcpy(frame, "PNST", 4);
     frame[4] = 1;
     frame[5] = (unsigned char)h->kind;
@@ -71,7 +78,7 @@ static void wire_encode(unsigned char *frame, const header *h, const entry *entr
     put_number(frame + 40, h->geometry, 4);
     put_number(frame + 44, h->flags, 4);
     put_number(frame + 48, h->sequence, 8);
-    put_number(frame + 56, t, 8);
+    put_time(frame + 56, h->t);
     for (i = 0; i < n_entries; i++) {
         unsigned char *row = frame + HEADER_BYTES + i * ENTRY_BYTES;
         put_number(row, entries[i].field, 2);
@@ -83,6 +90,21 @@ static void wire_encode(unsigned char *frame, const header *h, const entry *entr
 
 static void wire_set_sequence(unsigned char *frame, uint64_t sequence) {
     put_number(frame + 48, sequence, 8);
+}
+
+/* What the frames of all rows hold: the values (0), or where they are to be found (LENT). */
+static void wire_set_rows(unsigned char *frame, size_t n_rows, unsigned char flags) {
+    size_t i;
+    for (i = 0; i < n_rows; i++) frame[HEADER_BYTES + i * ENTRY_BYTES + 3] = flags;
+}
+
+/* A BUNCH is begun before anybody knows how many steps it will have. */
+static void wire_set_step(unsigned char *frame, uint32_t step) { put_number(frame + 28, step, 4); }
+
+static void wire_put_step(unsigned char *at, uint32_t step, double t) {
+    put_number(at, step, 4);
+    put_number(at + 4, 0, 4);
+    put_time(at + 8, t);
 }
 
 /* The header of a shard's answer; 0 if the frame is none of this version. */

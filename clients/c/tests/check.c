@@ -182,14 +182,81 @@ static void silence_is_an_error_that_names_who_was_silent(void) {
     unsetenv("PENSTOCK_COORDINATOR");
 
     memset(&identity, 0, sizeof identity);
-    s = sender_open(context, "7", address, &identity, 100, NULL, &why);
+    s = sender_open(context, "7", address, &identity, 100, NULL, NULL, &why);
     identity.kind = PLAN;
-    CHECK(s && sender_post(s, message_new(&identity, NULL, 0, NULL, 0)) == PENSTOCK_OK);
+    CHECK(s && sender_post(s, message_new(&identity, NULL, 0, NULL, 0, NULL)) == PENSTOCK_OK);
     CHECK(s && sender_drain(s) == PENSTOCK_CONNECTION_LOST);
     CHECK(strstr(why.text, "Shard 7 has not answered"));
-    sender_close(s);
+    if (s) sender_close(s);
     zmq_close(mute);
     zmq_ctx_term(context);
+    if (s) sender_free(s);
+}
+
+/* One that was restarted wants its steps again, and room elsewhere may depend on them. */
+static void while_one_shard_has_no_room_the_others_are_heard(void) {
+    void *context = zmq_ctx_new(), *shards[2];
+    line lines[2];
+    char address[64], peer[64];
+    unsigned char frame[HEADER_BYTES];
+    int i, n_peer;
+    problem why;
+    header h;
+    penstock_simulation sim;
+    place at = {&sim, 0, PENSTOCK_OK};
+    memset(&h, 0, sizeof h);
+    memset(&sim, 0, sizeof sim);
+    sim.lease = 1, sim.lines = lines, sim.n_lines = 2;
+    for (i = 0; i < 2; i++) {
+        size_t n = sizeof address;
+        shards[i] = zmq_socket(context, ZMQ_ROUTER);
+        zmq_bind(shards[i], "tcp://127.0.0.1:*");
+        zmq_getsockopt(shards[i], ZMQ_LAST_ENDPOINT, address, &n);
+        line_begin(&lines[i], NULL,
+                   sender_open(context, i ? "1" : "0", address, &h, 100, NULL, NULL, &why));
+        CHECK(lines[i].to);
+    }
+    CHECK(!may_go_on(lines[0].to, &at));
+    n_peer = zmq_recv(shards[1], peer, sizeof peer, 0);
+    zmq_recv(shards[1], frame, sizeof frame, 0);
+    h.kind = REFUSED, h.lease = 1;
+    wire_encode(frame, &h, NULL, 0);
+    zmq_send(shards[1], peer, (size_t)n_peer, ZMQ_SNDMORE);
+    zmq_send(shards[1], frame, sizeof frame, ZMQ_SNDMORE);
+    zmq_send(shards[1], "no", 2, 0);
+    CHECK(sender_wait(lines[0].to, may_go_on, &at, "room in the reservoir") == PENSTOCK_OK);
+    CHECK(at.code == PENSTOCK_OK && simulation_refusal(&sim));
+    for (i = 0; i < 2; i++) {
+        sender_close(lines[i].to);
+        zmq_close(shards[i]);
+    }
+    zmq_ctx_term(context);
+    for (i = 0; i < 2; i++) sender_free(lines[i].to);
+}
+
+/* The arena is used again, and what does not fit comes from elsewhere. */
+static void buffers_come_back_and_are_found_in_the_memory_that_is_lent(void) {
+    arena a;
+    buffer *first, *second, *large;
+    memset(&a, 0, sizeof a);
+    arena_lend(&a, 10000);
+    first = arena_take(&a, 3000), second = arena_take(&a, 3000), large = arena_take(&a, 9000);
+    CHECK(first && second && large && first != second);
+#ifdef __linux__
+    CHECK(first->place == FIRST_BYTES && second->bytes == a.memory + second->place);
+    CHECK(get_number(a.offer, 8) == (uint64_t)getpid() && get_number(a.offer + 16, 8) == a.n_bytes);
+    CHECK(!memcmp(a.memory, a.offer + 24, TOKEN_BYTES));
+#endif
+    CHECK(!large->place);
+    memset(large->bytes, 1, 9000);
+    memset(second->bytes, 1, 3000);
+    arena_give(&a, first);
+    arena_give(&a, second);
+    CHECK(arena_take(&a, 3000) == second && arena_take(&a, 3000) == first);
+    arena_give(&a, first);
+    arena_give(&a, second);
+    arena_give(&a, large);
+    arena_close(&a);
 }
 
 static penstock_code connect_with_keys(const char *path, const char *lines, mode_t mode, char *why) {
@@ -246,6 +313,8 @@ int main(int argc, char **argv) {
     a_steady_step_without_values_is_encoded_as_the_golden_frame(folder);
     wrong_calls_are_told_in_sentences();
     silence_is_an_error_that_names_who_was_silent();
+    while_one_shard_has_no_room_the_others_are_heard();
+    buffers_come_back_and_are_found_in_the_memory_that_is_lent();
     a_key_file_that_cannot_be_used_is_told_without_its_keys();
     a_parallel_program_without_its_ranks_is_told();
     printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",
