@@ -81,10 +81,11 @@ class Dispenser:
         if kind == b"T":
             report = unpack_report(rest[0])
             for draw in report.draws:
-                if draw.epoch == self._epoch and self._out.pop(draw.number, None) is None:
+                promised = draw.epoch == self._epoch  # else cancelled, or of a receiver before
+                if promised and self._out.pop(draw.number, None) is None:
                     continue  # said again
                 still = self._still(draw.samples, draw.generations)
-                self._shard.reservoir.confirm(still, draw.batch)
+                self._shard.reservoir.confirm(still, draw.batch, promised)
             books = self._shard.slab.books
             if books[NOTED] >= report.after:  # else one was lost with the receiver before this one
                 books[NOTED] = max(int(books[NOTED]), report.number)

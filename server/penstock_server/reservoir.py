@@ -198,10 +198,14 @@ class Reservoir:
         np.add.at(self._pins, chosen // self.windows, 1)
         return chosen
 
-    def confirm(self, samples: Ids, batch: int) -> int:
-        """The batch was trained on; returns how many of its samples were unseen before."""
+    def confirm(self, samples: Ids, batch: int, promised: bool = True) -> int:
+        """The batch was trained on; returns how many of its samples were unseen before.
+
+        promised: it still is; the pins that are there else belong to other batches.
+        """
         slots, starts = samples // self.windows, samples % self.windows
-        self._unpin(slots)
+        if promised:
+            self._unpin(slots)
         first = (self._drawn[slots, starts] == 0) & (starts < self._held[slots])
         self._drawn[slots[first], starts[first]] = batch
         for sample, slot in zip(samples[first], slots[first]):
@@ -264,7 +268,6 @@ class Reservoir:
 
     def _unpin(self, slots: Ids) -> None:
         np.subtract.at(self._pins, slots, 1)
-        np.maximum(self._pins, 0, out=self._pins)  # a batch may outlive a receiver's restart
 
     # -- rules -----------------------------------------------------------------------------------
 

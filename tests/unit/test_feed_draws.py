@@ -184,6 +184,22 @@ def test_a_draw_that_is_told_twice_is_counted_once(tmp_path: Path) -> None:
     pair.close()
 
 
+def test_a_draw_that_is_told_again_after_a_new_attach_leaves_the_pins_alone(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, 20)
+    line, drawn = pair.feed._line, set[tuple[int, int]]()
+    for _ in range(20):
+        drawn |= pair.take()
+        line._report()
+        said = [sent.frames for sent in line.reports._sent]
+        line.restart("attach")
+        for frames in said:
+            line._socket.send_multipart(frames)
+        pair.feed.hold(False)
+        assert pair.noted() == len(drawn)
+        assert pair.receiver.do(lambda: pins(pair.receiver))
+    pair.close()
+
+
 def test_a_report_that_was_lost_is_said_again_though_later_ones_came(large: Pair) -> None:
     drawn, reports = large.take(), large.feed._line.reports
     reports.pack()  # and a receiver took it with it
