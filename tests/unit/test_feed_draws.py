@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -198,6 +199,25 @@ def test_a_draw_that_is_told_again_after_a_new_attach_leaves_the_pins_alone(tmp_
         assert pair.noted() == len(drawn)
         assert pair.receiver.do(lambda: pins(pair.receiver))
     pair.close()
+
+
+def test_a_request_that_is_said_again_is_done_once(
+    large: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint to which a ledger goes may stand by then."""
+    monkeypatch.setattr(feed_line, "RETRY_S", 0.05)
+    said_again, exported = Event(), list[int]()
+
+    def export(path: Path, batch: int) -> None:
+        exported.append(batch)
+        assert said_again.wait(10)
+
+    monkeypatch.setattr(large.receiver.shard, "export", export)
+    monkeypatch.setattr(large.feed._line, "_report_again", said_again.set)
+    large.feed.export_ledger(tmp_path / "ledgers", 1)
+    large.feed.hold(True)  # comes after what was said again
+    assert exported == [1]
+    assert large.receiver.shard.credit.held
 
 
 def test_a_report_that_was_lost_is_said_again_though_later_ones_came(large: Pair) -> None:
