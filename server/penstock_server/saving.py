@@ -84,13 +84,14 @@ class Saver:
         if found is not None:
             load_model(learner.model, str(found.model / "model.safetensors"))
             turns.snapshot, turns.durable = found.batch, durable
-            turns.spent.seconds.update(kept["spent"])
         learner.optimizer.load_state_dict(kept["optimizer"])
         learner.schedule.load_state_dict(kept["schedule"])
         normalisation = Normalisation.from_dict(kept["normalisation"])
         learner.normalisation = normalisation.to(learner.device)
         durable = self._ranks.share(durable)
         turns.resume(State(**{**kept["state"], "checkpoint_at": durable}), kept["seconds"])
+        if rank < len(kept["ranks"]):
+            turns.spent.seconds.update(kept["ranks"][rank]["spent"])
         if len(kept["ranks"]) == self._ranks.world:
             turns.drawn = kept["ranks"][rank]["drawn"]
             self._drawn.restore([kept["ranks"][rank]["inputs"]])
@@ -112,6 +113,7 @@ class Saver:
         mine = {
             "drawn": turns.drawn,
             "inputs": self._drawn.state(),
+            "spent": turns.spent.so_far(),
             "random": snapshot.random_states(self._learner.device),
         }
         each = self._ranks.gather(mine)  # nobody's draws, ledger or log are missing after this
@@ -172,7 +174,6 @@ class Saver:
         state = {
             "state": asdict(turn.state),
             "seconds": turns.seconds,
-            "spent": turns.spent.seconds,
             "optimizer": learner.optimizer.state_dict(),
             "schedule": learner.schedule.state_dict(),
             "normalisation": learner.normalisation.to_dict(),

@@ -88,6 +88,14 @@ def test_a_rank_that_starves_for_a_while_takes_part_again(tmp_path: Path) -> Non
     assert both[0]["waits_s"]["starved rank"] == pytest.approx(0.5, abs=0.3)
 
 
+def test_after_a_restart_every_rank_knows_where_its_time_went(tmp_path: Path) -> None:
+    """Both wait in the first training, and nothing is waited for in the one that goes on."""
+    before = train(tmp_path, 2, starve_s=1.5, limits={"stop_batches": 100})[0]["ranks_s"]
+    after = train(tmp_path, 2)[0]["ranks_s"]
+    for earlier, rank in zip(before, after, strict=True):
+        assert 0.3 < earlier["wait"] <= rank.get("wait", 0.0)
+
+
 @pytest.mark.slow
 def test_a_rank_that_starves_for_30_seconds_does_not_hang_the_other(tmp_path: Path) -> None:
     both = train(tmp_path, 2, deadline_s=100, starve_s=30.0, n_batches=400)
