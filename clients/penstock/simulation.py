@@ -268,15 +268,21 @@ class Simulation:
         self._flush()
         began_s = time.monotonic()
         lacks = "credit" if sender.granted(self.lease) <= ordinal else "window"
-        sender.wait(
-            lambda: self.refusal is not None or self._has_room(sender, ordinal),
-            "room in the reservoir",
-        )
+        sender.wait(lambda: self._may_go_on(sender, ordinal), "room in the reservoir")
         waited_s = time.monotonic() - began_s
         self.time_s[lacks] += waited_s
         for line in self._lines:
             line.waited(waited_s)
         return waited_s
+
+    def _may_go_on(self, sender: Sender, ordinal: int) -> bool:
+        """Hears the other shards too: one that was restarted wants its steps again.
+
+        Without them its slots stay open and its trainer waits, perhaps the room here with them.
+        """
+        for each in self._senders:
+            each.flow()
+        return self.refusal is not None or self._has_room(sender, ordinal)
 
     def _has_room(self, sender: Sender, ordinal: int) -> bool:
         return sender.granted(self.lease) > ordinal and sender.has_room()

@@ -162,6 +162,33 @@ def test_no_step_goes_without_credit(clock: Clock) -> None:
     assert steps == list(range(2 * 3 * 5))  # the first that lacks it is of the first shard
 
 
+class Waiting(Shard):
+    """Has no room; whoever waits for it looks a few times whether it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.segments = 0
+
+    def wait(self, ready: Callable[[], bool], what: str) -> None:
+        if not any(ready() for _ in range(3)):
+            raise Full
+
+
+class Refusing(Shard):
+    """Has refused what came, as is known to whoever reads its answers."""
+
+    def flow(self) -> None:
+        self.refused[1] = "It is not finite."
+
+
+def test_while_one_shard_has_no_room_the_others_are_heard(clock: Clock) -> None:
+    """One that was restarted wants its steps again, and room elsewhere may depend on them."""
+    outlet = Outlet(2, segment_steps=1)
+    outlet.shards = [Waiting(), Refusing()]
+    sim = run(outlet, 1, clock, lambda step: 0.0)
+    assert sim.refusal == "It is not finite."
+
+
 def test_a_line_whose_turn_is_over_is_neither_late_nor_old(clock: Clock) -> None:
     outlet = Outlet(2, segment_steps=300)
     ages: list[float] = []
