@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import subprocess
 import sys
@@ -124,6 +125,22 @@ def test_a_file_or_unsealed_memory_is_not_taken(tmp_path: Path) -> None:
     assert accept(OFFER.pack(os.getpid(), unsealed, 0, 1000, token)) is not None
     os.close(unsealed)
     os.close(plain)
+
+
+def test_memory_of_huge_pages_is_not_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has none left, reading a page that its lender took away is a bus error."""
+    try:
+        huge = os.memfd_create(ARENA, os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    except OSError as error:
+        pytest.skip(f"There are no huge pages here: {error}.")
+    size = os.fstatvfs(huge).f_bsize
+    os.ftruncate(huge, size)
+    fcntl.fcntl(huge, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    mapped: list[int] = []
+    monkeypatch.setattr(mmap, "mmap", lambda file, *_: mapped.append(file) or bytes(32))
+    assert accept(OFFER.pack(os.getpid(), huge, 0, size, bytes(32))) is None
+    assert not mapped
+    os.close(huge)
 
 
 def test_buffers_take_from_the_arena_until_it_is_full() -> None:
