@@ -117,6 +117,14 @@ def _remarks(c: Campaign) -> list[str]:
             f"{c.steps_sent} steps are not a multiple of segment_steps = "
             f"{c.stream.segment_steps}: the last segment of a simulation is shorter."
         )
+    window, stride = c.training.window, c.training.stride
+    if window > 1 and c.samples_per_segment < stride:
+        unused = (window - 1) * (stride - c.samples_per_segment)
+        found.append(
+            f"{unused} of the {c.stream.segment_steps} steps of a segment are in no sample: they "
+            "are stored and never drawn. Every step is in one with stream.segment_steps = "
+            f"{window * stride}, training.window x training.stride, or more."
+        )
     if c.design.validation == 0:
         found.append("Without validation simulations (design.validation) no error is reported.")
     return found

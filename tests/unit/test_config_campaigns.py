@@ -60,3 +60,17 @@ def test_costs_are_counted_in_bytes() -> None:
 )
 def test_what_may_not_be_meant_is_remarked(override: str, remark: str) -> None:
     assert any(remark in text for text in estimates(small(override)).remarks)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("length", [9, 10, 12])
+def test_steps_that_are_in_no_sample_are_remarked(window: int, stride: int, length: int) -> None:
+    campaign = small(
+        f"training.window={window}", f"training.stride={stride}", f"stream.segment_steps={length}"
+    )
+    starts, offsets = range(campaign.samples_per_segment), range(0, window * stride, stride)
+    unused = length - len({start + offset for start in starts for offset in offsets})
+    found = [text for text in estimates(campaign).remarks if "in no sample" in text]
+    assert len(found) == (unused > 0)
+    assert not found or found[0].startswith(f"{unused} of the {length} steps")
