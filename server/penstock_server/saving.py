@@ -91,7 +91,7 @@ class Saver:
         durable = self._ranks.share(durable)
         turns.resume(State(**{**kept["state"], "checkpoint_at": durable}), kept["seconds"])
         if rank < len(kept["ranks"]):
-            turns.spent.seconds.update(kept["ranks"][rank]["spent"])
+            turns.spent.seconds.update(kept["ranks"][rank].get("spent", {}))
         if len(kept["ranks"]) == self._ranks.world:
             turns.drawn = kept["ranks"][rank]["drawn"]
             self._drawn.restore([kept["ranks"][rank]["inputs"]])
