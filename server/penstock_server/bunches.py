@@ -46,7 +46,6 @@ class Bunches:
         header: Header,
         steps: Array,
         blocks: Sequence[Block],
-        lent: bool,
     ) -> tuple[list[int], list[int]] | None:
         """The slots and ordinals of the segments; None: they are to come one by one.
 
@@ -58,7 +57,7 @@ class Bunches:
         if ordinals is None:
             return None
         slots = self._slots.take_all(stream, segments)
-        if not self._fill(stream.places[header.part], slots, blocks, lent):
+        if not self._fill(stream.places[header.part], slots, blocks):
             for slot in slots:
                 self._slots.free(slot)
             return None
@@ -90,25 +89,20 @@ class Bunches:
                 return None
         return ordinals if stream.reserved_ordinals.issuperset(ordinals) else None
 
-    def _fill(
-        self, places: PartPlaces, slots: Sequence[int], blocks: Sequence[Block], lent: bool
-    ) -> bool:
+    def _fill(self, places: PartPlaces, slots: Sequence[int], blocks: Sequence[Block]) -> bool:
         """Copies the values into the slots; False where one is not finite."""
         for place, block in zip(places.places, blocks):
             first, n = place.target.first or 0, place.target.n
             there = self._flat[place.name][:, first : first + n]
             steps = np.frombuffer(block, place.flat.dtype).reshape(len(slots), n)
-            small = steps[0].nbytes < LARGE_BYTES
-            if lent and not small:
-                copied = (copy_finite(there[s], step, lent) for s, step in zip(slots, steps))
-                if not all(copied):
+            if steps[0].nbytes > PIECE_BYTES:
+                if not all(copy_finite(there[s], step) for s, step in zip(slots, steps)):
                     return False
                 continue
+            small = steps[0].nbytes < LARGE_BYTES
             n_piece = max(1, PIECE_BYTES // max(1, steps[0].nbytes))
             for at in range(0, len(slots), n_piece):
                 own, piece = slots[at : at + n_piece], steps[at : at + n_piece]
-                if lent:
-                    piece = piece.copy()  # nobody changes it any more
                 if not finite(piece.reshape(-1)):
                     return False
                 if small:

@@ -21,7 +21,7 @@ from penstock_server.slab import SlabSpec
 
 Array = npt.NDArray[Any]
 
-PIECE_BYTES, LENT_PIECE_BYTES = 1 << 20, 1 << 18  # looked at and copied before the next
+PIECE_BYTES = 1 << 20  # looked at and copied before the next
 
 
 @dataclass(eq=False)
@@ -105,21 +105,18 @@ def finite(values: Array) -> bool:
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
-def copy_finite(there: Array, values: Array, lent: bool) -> bool:
+def copy_finite(there: Array, values: Array) -> bool:
     """Copies (n,) values; False, and perhaps not all of them, if one is not finite.
 
-    They are looked at while the processor's cache has them. What is lent may change until it is
-    copied, so there the copy is looked at; else the values are, and a large copy need not be read.
+    They are looked at while the processor's cache has them. So are values that are lent: a client
+    that writes to them before they are acknowledged tears the step, finite or not.
     """
-    n = (LENT_PIECE_BYTES if lent else PIECE_BYTES) // values.itemsize
+    n = PIECE_BYTES // values.itemsize
     for at in range(0, len(values), n):
-        piece, place = values[at : at + n], there[at : at + n]
-        if lent:
-            place[:] = piece
-        if not finite(place if lent else piece):
+        piece = values[at : at + n]
+        if not finite(piece):
             return False
-        if not lent:
-            place[:] = piece
+        there[at : at + n] = piece
     return True
 
 

@@ -191,8 +191,7 @@ class Intake:
         for entry, array in zip(header.fields, reception.arrays):
             if not self.socket.getsockopt(zmq.RCVMORE):
                 raise Refusal("shape", f"A message of {len(header.fields)} fields was truncated.")
-            lent = bool(entry.flags & wire.LENT)
-            if lent:
+            if entry.flags & wire.LENT:
                 values: Payload = self._lent(peer, self.socket.recv(), entry.n_bytes)
             elif entry.n_bytes < ZERO_COPY_BYTES:
                 values = self.socket.recv()
@@ -204,7 +203,7 @@ class Intake:
             if not len(array):
                 continue
             given = np.frombuffer(values, array.dtype)
-            if not copy_finite(array, given, lent):
+            if not copy_finite(array, given):
                 array[:] = given
                 all_finite = False
         reception.finite = all_finite
@@ -218,12 +217,11 @@ class Intake:
         """Several steps in one message, taken in at once or, if that cannot be, one by one."""
         numbers, *frames = self._payloads(copied=False) or [b""]
         blocks = self._values(header, peer, frames, header.step)
-        lent = any(entry.flags & wire.LENT for entry in header.fields)
         try:
             steps = wire.steps_of(header, numbers, blocks)
         except WireError as error:
             raise Refusal("shape", str(error)) from error
-        if not self.shard.receive_bunch(header, steps, blocks, lent):
+        if not self.shard.receive_bunch(header, steps, blocks):
             for part, values in wire.parts_of(header, [numbers, *blocks]):
                 try:
                     self._take_values(part, values)

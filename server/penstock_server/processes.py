@@ -17,7 +17,7 @@ RESTARTS = 5  # in a row, each within SETTLED_S of its start
 SETTLED_S = 60.0
 TAIL_BYTES = 4000
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-STREAMED_BYTES = 1 << 19  # more than a piece of what is lent, which is read after it was copied
+STREAMED_BYTES = 1 << 15  # steps from here on are copied one by one
 KEPT_BYTES, MMAP_BYTES = 1 << 28, 1 << 25  # glibc takes no greater threshold than 32 MB
 
 

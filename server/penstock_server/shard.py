@@ -294,13 +294,8 @@ class Shard:
         self.slots.mark(reception.row, header.part)
         self._admit_if_complete(stream, segment, opened)
 
-    def receive_bunch(
-        self, header: Header, steps: Array, blocks: Sequence[Block], lent: bool
-    ) -> bool:
-        """All steps of a BUNCH at once; False: none was admitted, and they take `receive`, each.
-
-        lent: the blocks are another process's memory, which may change meanwhile.
-        """
+    def receive_bunch(self, header: Header, steps: Array, blocks: Sequence[Block]) -> bool:
+        """All steps of a BUNCH at once; False: none was admitted, and they take `receive`, each."""
         stream = self.streams.get(header.simulation)
         if self._bunches is None or stream is None or stream.lease != header.lease:
             return False
@@ -310,7 +305,7 @@ class Shard:
                 self._places(stream, header)
         except Refusal:  # it is told with the step that it is about
             return False
-        admitted = self._bunches.admit(stream, header, steps, blocks, lent)
+        admitted = self._bunches.admit(stream, header, steps, blocks)
         if admitted is None:
             return False
         slots, ordinals = admitted

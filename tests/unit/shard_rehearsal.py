@@ -251,8 +251,7 @@ class Rehearsal:
         numbers["step"], numbers["t"] = steps, [0.5 * s for s in steps]
         values = [content(part.simulation, s).reshape(-1)[part.rows] for s in steps]
         header = self.header(part, Kind.BUNCH, step=len(steps), fields=table(values[0]))
-        block, lent = np.concatenate(values).tobytes(), self.random.random() < 0.5
-        if not self.shard.receive_bunch(header, numbers, [block], lent=lent):
+        if not self.shard.receive_bunch(header, numbers, [np.concatenate(values).tobytes()]):
             return False
         self.run.bunches += 1
         part.at += len(steps) - 1

@@ -12,7 +12,6 @@ from penstock_server.door import copy_finite
 from penstock_server.processes import STREAMED_BYTES, past_the_caches
 
 
-@pytest.mark.parametrize("lent", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
 @given(
     n=st.integers(1, 40),
@@ -20,15 +19,14 @@ from penstock_server.processes import STREAMED_BYTES, past_the_caches
     place=st.floats(0, 1, exclude_max=True),
 )
 def test_a_copy_is_whole_unless_a_value_is_not_finite(
-    lent: bool, dtype: str, n: int, bad: float | None, place: float
+    dtype: str, n: int, bad: float | None, place: float
 ) -> None:
     values, there = np.arange(n).astype(dtype), np.full(n, -1, dtype)
     if bad is not None and dtype != "int32":
         values[int(n * place)] = bad
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(door, "PIECE_BYTES", 32)
-        patch.setattr(door, "LENT_PIECE_BYTES", 32)
-        all_finite = copy_finite(there, values, lent)
+        all_finite = copy_finite(there, values)
     assert all_finite == np.isfinite(values).all()
     if all_finite:
         np.testing.assert_array_equal(there, values)
@@ -36,16 +34,7 @@ def test_a_copy_is_whole_unless_a_value_is_not_finite(
 
 def test_values_that_overflow_when_they_are_squared_are_finite() -> None:
     values = np.full(10, 1e30, "float32")
-    assert copy_finite(np.zeros(10, "float32"), values, lent=False)
-
-
-@pytest.mark.parametrize("lent", [False, True])
-def test_of_what_is_lent_the_copy_is_looked_at(monkeypatch: pytest.MonkeyPatch, lent: bool) -> None:
-    seen: list[np.ndarray] = []
-    monkeypatch.setattr(door, "finite", lambda values: not seen.append(values))  # type: ignore
-    there, values = np.zeros(4, "float32"), np.ones(4, "float32")
-    assert copy_finite(there, values, lent)
-    assert np.shares_memory(seen[0], there if lent else values)
+    assert copy_finite(np.zeros(10, "float32"), values)
 
 
 def test_a_users_own_setting_for_glibc_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

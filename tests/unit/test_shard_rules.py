@@ -67,7 +67,6 @@ class Stand:
         steps: list[int],
         bad: int | None = None,
         at_once: bool = True,
-        lent: bool = False,
     ) -> bool:
         """Steps in one message, or one by one; the values of step `bad` are not finite."""
         if not at_once:
@@ -80,7 +79,7 @@ class Stand:
         if bad is not None:
             values[3 * steps.index(bad)] = np.inf
         header = Header(Kind.BUNCH, 0, simulation, 1, len(steps), fields=TABLE)
-        return self.shard.receive_bunch(header, numbers, [values.tobytes()], lent)
+        return self.shard.receive_bunch(header, numbers, [values.tobytes()])
 
     def end(self, simulation: int, n_steps: int, lease: int = 1) -> None:
         stream = self.shard.find(Header(Kind.END, 0, simulation, lease))
@@ -168,34 +167,37 @@ OUT_OF_THE_ORDINARY = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("lent", "large_bytes"), [(False, 0), (False, 1000), (True, 1000)])
+@pytest.mark.parametrize(("large_bytes", "piece_bytes"), [(0, 1000), (1000, 1000), (0, 4)])
 @pytest.mark.parametrize(("steps", "bad"), OUT_OF_THE_ORDINARY)
 def test_nothing_is_admitted_of_a_bunch_that_is_out_of_the_ordinary(
     stand: Stand,
     monkeypatch: pytest.MonkeyPatch,
     steps: list[int],
     bad: int | None,
-    lent: bool,
     large_bytes: int,
+    piece_bytes: int,
 ) -> None:
     monkeypatch.setattr(bunches, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(bunches, "PIECE_BYTES", piece_bytes)
     stand.open(0)
     stand.shard.credit.grant()
     assert stand.granted(0) == 4
     stand.send(0, 0)
     before = books(stand.shard)
-    assert not stand.send_bunch(0, steps, bad, lent=lent)
+    assert not stand.send_bunch(0, steps, bad)
     assert books(stand.shard) == before
-    assert stand.send_bunch(0, [1, 3], lent=lent)
+    assert stand.send_bunch(0, [1, 3])
     assert stand.send_bunch(0, [2])
     stand.end(0, 4)
     assert 0 in stand.shard.delivered
     assert stand.train() == 4
 
 
-def test_a_bunch_of_lent_values_that_are_not_finite_costs_no_more_than_its_slots(
-    stand: Stand,
+@pytest.mark.parametrize("piece_bytes", [4, 1000])
+def test_a_bunch_of_values_that_are_not_finite_costs_no_more_than_its_slots(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, piece_bytes: int
 ) -> None:
+    monkeypatch.setattr(bunches, "PIECE_BYTES", piece_bytes)
     stand.open(0)
     fill(stand)
     stand.train()
@@ -204,7 +206,7 @@ def test_a_bunch_of_lent_values_that_are_not_finite_costs_no_more_than_its_slots
     stand.shard.credit.grant()
     kept = sorted(stand.shard.streams[1].reserved_ordinals)
     assert len(kept) > 1
-    assert not stand.send_bunch(1, kept, bad=kept[1], lent=True)
+    assert not stand.send_bunch(1, kept, bad=kept[1])
     assert stand.shard.ledger.segments(1) == []
     assert sorted(stand.shard.streams[1].reserved_ordinals) == kept
     assert stand.send_bunch(1, kept)
