@@ -32,6 +32,8 @@
 #include "source/arena.h"
 #include "source/message.h"
 #include "source/keys.h"
+#include "source/window.h"
+#include "source/standing.h"
 #include "source/sender.h"
 #include "source/handshakes.h"
 #include "source/asker.h"

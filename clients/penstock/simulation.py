@@ -115,9 +115,6 @@ class Simulation:
         Of several ranks all get the same answer, some steps after one of them has heard it (two, or
         what they make in 0.1 s, at most 32), so that none waits for the others here.
         """
-        now_s = time.monotonic()
-        if now_s - self._called_s > JUST_NOW_S:
-            self._glance(now_s)
         if not self._cancelled and self._anywhere(self._refused):
             self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
@@ -223,6 +220,10 @@ class Simulation:
         return isinstance(error, Exception)
 
     def _refused(self) -> bool:
+        """Whether a shard refused it on this rank, as far as can be known now."""
+        now_s = time.monotonic()
+        if now_s - self._called_s > JUST_NOW_S:
+            self._glance(now_s)
         return self.refusal is not None
 
     def _glance(self, now_s: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from granting import Granting
 from lent import Lent, LentError, Unread
 from scenarios import Scenario
 
@@ -70,10 +71,7 @@ class Shard:
         self._inputs = scenario.contract.inputs
         self._connections: dict[bytes, Connection] = {}
         self._resynced: dict[bytes, float] = {}
-        self._granted: dict[int, int] = {}
-        self._opened: dict[int, set[int]] = {}
-        self._hold_until: dict[int, float] = {}
-        self._refused: set[int] = set()
+        self._granting = Granting(scenario, self.stored, self.parts)
         self._forgotten = 0
 
     # -- in and out ------------------------------------------------------------------------------
@@ -112,11 +110,8 @@ class Shard:
 
     def tick(self, now: float) -> list[tuple[bytes, Frames]]:
         """Grants what was withheld, when its time has come."""
-        ready = [lease for lease, until in self._hold_until.items() if now >= until]
-        for lease in ready:
-            del self._hold_until[lease]
-            self._granted[lease] += 1
-        return [self._ack(i, c) for i, c in self._connections.items() if ready and c.opened]
+        news = self._granting.tick(now)
+        return [self._ack(i, c) for i, c in self._connections.items() if news and c.opened]
 
     def forget(self) -> None:
         """Loses all connections, and what was not acknowledged."""
@@ -209,8 +204,8 @@ class Shard:
             self.forget()
             self.reopening = count == faults.reopen
             return []
-        answers = self._refusals(header)
-        credited = self._credit(now)
+        answers = self._refuse(header)
+        credited = self._granting.grant(now)
         silent = faults.silent_from is not None and count >= faults.silent_from
         if credited:
             answers += [self._ack(i, c) for i, c in self._connections.items() if c.opened]
@@ -248,16 +243,22 @@ class Shard:
         if connection.lent is not None and connection.lent.changed(connection.unread):
             self._blame("Memory was written to before its message was acknowledged.")
         connection.unread.clear()
-        flags = wire.HOLD if self._hold_until else 0
+        flags = wire.HOLD if self._granting.holds else 0
         flags |= wire.BORROWS if connection.lent is not None else 0
         header = Header(
             Kind.ACK, self._scenario.campaign, step=connection.greeting,
             sequence=connection.expected, flags=flags,
         )  # fmt: skip
-        grants = wire.encode_grants(
-            [(lease, n) for lease, n in self._granted.items() if lease in connection.opened]
-        )
+        grants = wire.encode_grants(self._granting.of(connection.opened))
         return identity, [bytes(wire.encode(header)), *([grants] if grants else [])]
+
+    def _refuse(self, header: Header) -> list[tuple[bytes, Frames]]:
+        refusal, to = self._granting.refusal(header), self._scenario.faults.refuse_parts
+        return [
+            (identity, refusal)
+            for identity, c in self._connections.items()
+            if refusal is not None and (to is None or c.part in to)
+        ]
 
     def _resync(self, identity: bytes, now: float, asked: bool) -> list[tuple[bytes, Frames]]:
         if not asked and now - self._resynced.get(identity, -math.inf) < RESYNC_PAUSE_S:
@@ -315,7 +316,7 @@ class Shard:
             plans = connection.plans[header.plan]
             self.used_plans[header.lease, connection.part] = plans
         connection.opened.add(header.lease)
-        self._opened.setdefault(header.lease, set()).add(connection.part)
+        self._granting.opened.setdefault(header.lease, set()).add(connection.part)
 
     def _last(self, part: Part, header: Header) -> Callable[[], None] | None:
         word = (header.kind, header.step)
@@ -403,7 +404,7 @@ class Shard:
         position, ordinal = segment % self._scenario.shards, segment // self._scenario.shards
         if position != self._position:
             self._blame(f"Step {step} came to shard {self._position} and belongs to {position}.")
-        if ordinal >= self._granted.get(lease, 0):
+        if ordinal >= self._granting.granted.get(lease, 0):
             self._blame(f"Step {step} of lease {lease} was sent without credit.")
         if any(n in self._inputs for n in self._names) and lease not in connection.fed:
             self._blame(f"Step {step} of lease {lease} came before its INPUT.")
@@ -414,59 +415,3 @@ class Shard:
         t = self._scenario.contract.time_of(call, assignment["parameters"])
         if not (math.isnan(header.t) if t is None else header.t == t):
             self._blame(f"Step {step} has the time {header.t}, expected was {t}.")
-
-    # -- credit and refusals ---------------------------------------------------------------------
-
-    def _credit(self, now: float) -> bool:
-        """Grants what is due; whether there is news."""
-        news = False
-        for lease, parts in self._opened.items():
-            if len(parts) < self._n_parts:
-                continue
-            due = self._endless_or_short(lease)
-            if self._scenario.faults.hold_s:
-                due += self._complete(lease)
-            if due <= self._granted.get(lease, 0):
-                continue
-            if self._granted.get(lease):
-                self._hold_until.setdefault(lease, now + self._scenario.faults.hold_s)
-            else:
-                self._granted[lease] = due
-                news = True
-        return news
-
-    def _endless_or_short(self, lease: int) -> int:
-        """A lease that is to be refused has credit for little more: else it may end before."""
-        faults = self._scenario.faults
-        if lease not in faults.refuse or faults.refuse_parts is not None:
-            return faults.credit
-        length = int(self._scenario.stream.get("segment_steps", 1)) * self._scenario.shards
-        return -(-(faults.refuse[lease][0] + 2) // length)
-
-    def _complete(self, lease: int) -> int:
-        """Segments of the lease of which every step came from every part."""
-        length = int(self._scenario.stream.get("segment_steps", 1))
-        came = {step for of, step, _ in self.stored if of == lease}
-        full = {s for s in came if all((lease, s, p) in self.stored for p in self.parts)}
-        return sum(
-            all(segment * length + i in full for i in range(length))
-            for segment in {step // length for step in full}
-        )
-
-    def _refusals(self, header: Header) -> list[tuple[bytes, Frames]]:
-        step, reason = self._scenario.faults.refuse.get(header.lease, (None, ""))
-        came = header.step if header.kind == Kind.PART else 0
-        if header.kind == Kind.BUNCH:
-            came = max((key[1] for key in self.stored if key[0] == header.lease), default=0)
-        if step is None or came < step or header.kind not in (Kind.PART, Kind.BUNCH):
-            return []
-        if header.lease in self._refused:
-            return []
-        self._refused.add(header.lease)
-        refusal = Header(Kind.REFUSED, self._scenario.campaign, header.simulation, header.lease)
-        to = self._scenario.faults.refuse_parts
-        return [
-            (identity, [bytes(wire.encode(refusal)), reason.encode()])
-            for identity, c in self._connections.items()
-            if to is None or c.part in to
-        ]

@@ -135,7 +135,7 @@ static header link_header(const penstock_link *link, int kind) {
 static sender *link_sender(penstock_link *link, const char *shard, size_t n_shards) {
     const char *address =
         json_text(json_get(json_get(json_get(link->book, "shards"), shard), "address"), NULL);
-    size_t i, window = link->window_bytes / (n_shards ? n_shards : 1);
+    size_t i, ahead = link->window_bytes / (n_shards ? n_shards : 1);
     header identity = link_header(link, HELLO);
     for (i = 0; i < link->n_senders; i++)
         if (!strcmp(link->senders[i]->shard, shard)) return link->senders[i];
@@ -150,7 +150,7 @@ static sender *link_sender(penstock_link *link, const char *shard, size_t n_shar
         return NULL;
     }
     link->senders[link->n_senders] = sender_open(link->context, shard, address, &identity,
-                                                 window ? window : 1, &link->keys,
+                                                 ahead ? ahead : 1, &link->keys,
                                                  link->arena.memory ? &link->arena : NULL,
                                                  &link->why);
     return link->senders[link->n_senders] ? link->senders[link->n_senders++] : NULL;

@@ -31,12 +31,6 @@ typedef struct announcement {
     message *said;
 } announcement;
 
-/* What the shard has said of a lease. */
-typedef struct standing {
-    uint32_t lease, granted;
-    char *refusal;
-} standing;
-
 typedef struct sender {
     char *shard;
     void *socket;
@@ -44,13 +38,11 @@ typedef struct sender {
     arena *lends; /* the link's; NULL: nothing is offered */
     int lending;  /* it was accepted, for the present greeting */
     header identity; /* campaign, part and n_parts */
-    size_t window_bytes, unacked_bytes;
-    message **unacked; /* a ring: n_unacked from `first` on */
-    size_t first, n_unacked, unacked_capacity;
+    size_t window_bytes;
+    window unacked;
     announcement *announcements;
     size_t n_announcements, announcement_capacity;
-    standing *standings;
-    size_t n_standings, standing_capacity;
+    standings said; /* by the shard, of leases */
     uint32_t planned; /* the newest plan that was announced here; the link's */
     uint64_t next;
     uint32_t greeting;
@@ -137,40 +129,13 @@ static penstock_code sender_transmit(sender *s, message *m) {
     return code;
 }
 
-static message **unacked_at(sender *s, size_t i) {
-    return &s->unacked[(s->first + i) % s->unacked_capacity];
-}
-
-/* Makes room for n more messages; 0: no memory. */
-static int unacked_room(sender *s, size_t n) {
-    size_t capacity = s->unacked_capacity ? s->unacked_capacity : 64, i;
-    message **larger;
-    while (capacity < s->n_unacked + n) capacity *= 2;
-    if (capacity == s->unacked_capacity) return 1;
-    if (!(larger = malloc(capacity * sizeof(message *)))) return 0;
-    for (i = 0; i < s->n_unacked; i++) larger[i] = *unacked_at(s, i);
-    free(s->unacked);
-    s->unacked = larger, s->unacked_capacity = capacity, s->first = 0;
-    return 1;
-}
-
-/* Takes the oldest message out. */
-static message *unacked_pop(sender *s) {
-    message *m = *unacked_at(s, 0);
-    s->unacked_bytes -= m->n_bytes;
-    s->first = (s->first + 1) % s->unacked_capacity;
-    s->n_unacked--;
-    return m;
-}
-
 /* Sends one message and keeps it until it is acknowledged; takes it over, NULL: no memory. */
 static penstock_code sender_post(sender *s, message *m) {
-    if (!m || !unacked_room(s, 1)) {
+    if (!m || !window_room(&s->unacked, 1)) {
         message_free(m);
         return no_memory(s->why);
     }
-    *unacked_at(s, s->n_unacked++) = m;
-    s->unacked_bytes += m->n_bytes;
+    window_push(&s->unacked, m);
     return sender_transmit(s, m);
 }
 
@@ -207,83 +172,31 @@ static void sender_withdraw(sender *s, announced what, uint32_t key) {
         announcement *a = &s->announcements[i];
         if (a->what == what && a->key == key) a->leaving = 1, a->until = s->next;
     }
-    sender_expire(s, s->n_unacked ? (*unacked_at(s, 0))->sequence : s->next);
-}
-
-static standing *sender_standing(sender *s, uint32_t lease, int make) {
-    size_t i;
-    for (i = 0; i < s->n_standings; i++)
-        if (s->standings[i].lease == lease) return &s->standings[i];
-    if (!make || !grow((void **)&s->standings, &s->standing_capacity, s->n_standings,
-                       sizeof *s->standings))
-        return NULL;
-    memset(&s->standings[s->n_standings], 0, sizeof *s->standings);
-    s->standings[s->n_standings].lease = lease;
-    return &s->standings[s->n_standings++];
-}
-
-/* How many segments of the lease may be sent to this shard in total. */
-static uint32_t sender_granted(sender *s, uint32_t lease) {
-    standing *of = sender_standing(s, lease, 0);
-    return of ? of->granted : 0;
-}
-
-/* The reason for which the shard refused the lease, or NULL. */
-static const char *sender_refusal(sender *s, uint32_t lease) {
-    standing *of = sender_standing(s, lease, 0);
-    return of ? of->refusal : NULL;
-}
-
-/* Drops what is kept about a lease that is over. */
-static void sender_forget(sender *s, uint32_t lease) {
-    standing *of = sender_standing(s, lease, 0);
-    if (!of) return;
-    free(of->refusal);
-    *of = s->standings[--s->n_standings];
+    sender_expire(s, s->unacked.n ? (*window_at(&s->unacked, 0))->sequence : s->next);
 }
 
 /* Whether the window takes one more message, of any size. */
 static int sender_has_room(const sender *s) {
-    if (s->lending && s->n_unacked > 1 && s->unacked_bytes >= LENT_WINDOW_BYTES) return 0;
-    return s->unacked_bytes < s->window_bytes;
+    if (s->lending && s->unacked.n > 1 && s->unacked.n_bytes >= LENT_WINDOW_BYTES) return 0;
+    return s->unacked.n_bytes < s->window_bytes;
 }
 
 static void sender_acknowledged(sender *s, uint64_t sequence) {
-    while (s->n_unacked && (*unacked_at(s, 0))->sequence < sequence) message_free(unacked_pop(s));
+    while (s->unacked.n && (*window_at(&s->unacked, 0))->sequence < sequence)
+        message_free(window_pop(&s->unacked));
     sender_expire(s, sequence);
 }
 
 static penstock_code sender_resynchronise(sender *s) {
-    size_t n = s->n_unacked, i;
+    size_t n = s->unacked.n, i;
     penstock_code code;
-    if (!unacked_room(s, s->n_announcements)) return no_memory(s->why);
+    if (!window_room(&s->unacked, s->n_announcements)) return no_memory(s->why);
     code = sender_hello(s);
     for (i = 0; code == PENSTOCK_OK && i < s->n_announcements; i++)
         code = sender_post(s, message_again(s->announcements[i].said));
-    for (i = 0; code == PENSTOCK_OK && i < n; i++) code = sender_post(s, unacked_pop(s));
+    for (i = 0; code == PENSTOCK_OK && i < n; i++) code = sender_post(s, window_pop(&s->unacked));
     for (i = 0; i < s->n_announcements; i++) s->announcements[i].until = s->next;
     return code;
-}
-
-static penstock_code sender_refused(sender *s, uint32_t lease, const char *reason, size_t n) {
-    standing *of = sender_standing(s, lease, 1);
-    if (!of) return no_memory(s->why);
-    free(of->refusal);
-    if (!n) reason = "no reason given", n = strlen(reason);
-    if (!(of->refusal = calloc(n + 1, 1))) return no_memory(s->why);
-    memcpy(of->refusal, reason, n);
-    return PENSTOCK_OK;
-}
-
-static penstock_code sender_grants(sender *s, const unsigned char *pairs, size_t n_bytes) {
-    size_t i;
-    for (i = 0; i + 8 <= n_bytes; i += 8) {
-        standing *of = sender_standing(s, (uint32_t)get_number(pairs + i, 4), 1);
-        uint32_t granted = (uint32_t)get_number(pairs + i + 4, 4);
-        if (!of) return no_memory(s->why);
-        if (granted > of->granted) of->granted = granted;
-    }
-    return PENSTOCK_OK;
 }
 
 /* more: the second frame of the answer, n_bytes long; 0 if there is none. */
@@ -295,12 +208,13 @@ static penstock_code sender_hear(sender *s, const header *h, const void *more, s
             s->lending = s->lends && (h->flags & BORROWS);
             sender_acknowledged(s, h->sequence);
         }
-        return sender_grants(s, more, n_bytes);
+        return standings_grant(&s->said, more, n_bytes) ? PENSTOCK_OK : no_memory(s->why);
     }
     /* Until this greeting is answered, a RESYNC is about what was sent before the greeting. */
     if (h->kind == RESYNC && (s->welcome || now_s() - s->greeted_s > PROBE_S))
         return sender_resynchronise(s);
-    if (h->kind == REFUSED) return sender_refused(s, h->lease, more, n_bytes);
+    if (h->kind == REFUSED && !standings_refuse(&s->said, h->lease, more, n_bytes))
+        return no_memory(s->why);
     return PENSTOCK_OK;
 }
 
@@ -347,7 +261,7 @@ static penstock_code sender_flow(sender *s) {
     penstock_code code = PENSTOCK_OK;
     while (came && code == PENSTOCK_OK) code = sender_receive(s, &came);
     s->looked_s = now_s();
-    if (code == PENSTOCK_OK && s->n_unacked) {
+    if (code == PENSTOCK_OK && s->unacked.n) {
         double last_s = s->heard_s > s->probed_s ? s->heard_s : s->probed_s;
         if (s->looked_s - last_s > PROBE_S) code = sender_probe(s);
     }
@@ -356,7 +270,7 @@ static penstock_code sender_flow(sender *s) {
 
 /* As `flow`, but not with every step of a fast solver: a look costs more than a small one. */
 static penstock_code sender_glance(sender *s, double now) {
-    double pause_s = s->unacked_bytes > MUCH_BYTES ? GLANCE_S : RARELY_S;
+    double pause_s = s->unacked.n_bytes > MUCH_BYTES ? GLANCE_S : RARELY_S;
     return now < s->looked_s + pause_s ? PENSTOCK_OK : sender_flow(s);
 }
 
@@ -389,7 +303,7 @@ static penstock_code sender_wait(sender *s, int (*ready)(sender *, void *), void
 
 static int everything_acknowledged(sender *s, void *of) {
     (void)of;
-    return !s->n_unacked;
+    return !s->unacked.n;
 }
 
 /* Waits until everything that was posted is acknowledged. */
@@ -410,12 +324,10 @@ static void sender_close(sender *s) {
 /* Gives everything back, when it is closed and its context has ended. */
 static void sender_free(sender *s) {
     size_t i;
-    for (i = 0; i < s->n_unacked; i++) message_free(*unacked_at(s, i));
+    window_free(&s->unacked);
     for (i = 0; i < s->n_announcements; i++) message_free(s->announcements[i].said);
-    for (i = 0; i < s->n_standings; i++) free(s->standings[i].refusal);
-    free(s->unacked);
+    standings_free(&s->said);
     free(s->announcements);
-    free(s->standings);
     free(s->shard);
     free(s);
 }

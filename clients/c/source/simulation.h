@@ -102,7 +102,7 @@ static int simulation_wants(const penstock_simulation *sim, int64_t segment) {
 static const char *simulation_refusal(const penstock_simulation *sim) {
     size_t i;
     for (i = 0; i < sim->n_lines; i++) {
-        const char *reason = sender_refusal(sim->lines[i].to, sim->lease);
+        const char *reason = standings_refusal(&sim->lines[i].to->said, sim->lease);
         if (reason) return reason;
     }
     return NULL;
@@ -174,7 +174,7 @@ typedef struct place {
 } place;
 
 static int has_room(sender *s, uint32_t lease, int64_t ordinal) {
-    return sender_granted(s, lease) > ordinal && sender_has_room(s);
+    return standings_granted(&s->said, lease) > ordinal && sender_has_room(s);
 }
 
 /* Hears the other shards too: one that was restarted wants its steps again. Without them its slots
@@ -195,7 +195,7 @@ static penstock_code simulation_await(penstock_simulation *sim, sender *to, int6
     place at = {sim, ordinal, PENSTOCK_OK};
     size_t i;
     if (code != PENSTOCK_OK || has_room(to, sim->lease, ordinal)) return code;
-    lacks = sender_granted(to, sim->lease) > ordinal ? &sim->window_s : &sim->credit_s;
+    lacks = standings_granted(&to->said, sim->lease) > ordinal ? &sim->window_s : &sim->credit_s;
     code = simulation_flush(sim);
     if (code == PENSTOCK_OK) code = sender_wait(to, may_go_on, &at, "room in the reservoir");
     if (code == PENSTOCK_OK) code = at.code;
@@ -305,7 +305,7 @@ static void simulation_release(penstock_simulation *sim) {
         sender *to = sim->lines[i].to;
         sender_withdraw(to, ANNOUNCED_OPEN, sim->lease);
         sender_withdraw(to, ANNOUNCED_INPUT, sim->lease);
-        sender_forget(to, sim->lease);
+        standings_forget(&to->said, sim->lease);
     }
     simulation_free(sim);
 }
