@@ -5,7 +5,9 @@
  * Its parts are the headers of source/, each one noun, read here in the order in which they
  * build on each other; below stand the public functions of the link.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memfd_create and its seals, where there are any */
+#endif
 #define _POSIX_C_SOURCE 200809L
 
 #include "penstock.h"
@@ -19,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -222,7 +225,8 @@ static void shut(penstock_link *link) {
     link->closed = 1;
     for (i = 0; i < link->n_senders; i++) sender_close(link->senders[i]);
     asker_close(&link->asker);
-    if (link->context) zmq_ctx_term(link->context);
+    while (link->context && zmq_ctx_term(link->context) && zmq_errno() == EINTR) /* a signal */
+        ;
     link->context = NULL; /* nobody reads what was unacknowledged any more */
     for (i = 0; i < link->n_senders; i++) sender_free(link->senders[i]);
     link->n_senders = 0;

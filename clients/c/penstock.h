@@ -152,7 +152,7 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
                             size_t n_fields);
 
 /* 1 if the server wants no more of it: leave the loop. Collective; all ranks hear it at the same
- * step, up to 32 of them after the first one could. After a failure of MPI it is 1 too, and the
+ * step, up to 16 of them after the first one could. After a failure of MPI it is 1 too, and the
  * next call tells. */
 int penstock_cancelled(penstock_simulation *sim);
 

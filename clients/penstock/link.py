@@ -301,6 +301,8 @@ class Link:
             sender.flow()
 
     def _declare(self, spec: FieldSpec) -> None:
+        if self._current is not None:  # what is kept back leaves with the fields that it has
+            self._current.lay_out_anew()
         self.specs = {**self.specs, spec.name: spec}
         self._forget_layout()
 

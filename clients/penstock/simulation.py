@@ -229,6 +229,8 @@ class Simulation:
     def _glance(self, now_s: float) -> None:
         """The solver calls in: also shards whose turn it is not are looked at, and have steps."""
         away_s, self._called_s = now_s - self._called_s, now_s
+        if self.refusal is not None:
+            self._drop()
         for line in self._lines:
             line.glance(now_s, away_s)
 

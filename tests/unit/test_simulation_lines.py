@@ -89,6 +89,8 @@ class Outlet:
     def header(self, kind: Kind, assignment: Any) -> Header:
         return Header(kind, campaign=1)
 
+    def finished(self, simulation: Simulation) -> None: ...
+
 
 class Assignment:
     """Wants everything, or the segments in these ranges."""
@@ -217,3 +219,15 @@ def test_what_is_kept_back_leaves_under_the_layout_that_it_came_in(clock: Clock)
         clock.now += 1e-5
     sim.lay_out_anew()
     assert outlet.shards[0].messages == [[0], [1, 2], [3, 4, 5]]
+
+
+def test_what_is_kept_back_is_dropped_when_a_refusal_is_heard(clock: Clock) -> None:
+    outlet = Outlet(1, segment_steps=50)
+    sim = run(outlet, 6, clock, lambda step: 1e-5)
+    before = list(outlet.shards[0].messages)
+    outlet.shards[0].refused[1] = "not finite"
+    clock.now += 1.0
+    sim.send(9.0, u=np.zeros(4))
+    sim.end()
+    assert outlet.shards[0].messages == before
+    assert sim.outcome == "refused"

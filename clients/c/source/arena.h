@@ -36,7 +36,11 @@ typedef struct arena {
 #if defined(MFD_ALLOW_SEALING) && defined(F_ADD_SEALS)
 /* -1: the system has no such memory. Only pages that are written to are there. */
 static int sealed_memory(size_t n_bytes) {
-    int file = memfd_create("penstock-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct rlimit most; /* beyond which ftruncate would end the program */
+    int file = -1;
+    if (!getrlimit(RLIMIT_FSIZE, &most) &&
+        (most.rlim_cur == RLIM_INFINITY || most.rlim_cur >= n_bytes))
+        file = memfd_create("penstock-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (file < 0) return -1;
     if (!ftruncate(file, (off_t)n_bytes) &&
         !fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))

@@ -35,6 +35,9 @@ static penstock_code no_transport(problem *why, const char *what) {
                   zmq_strerror(zmq_errno()));
 }
 
+/* Whether a call of libzmq that failed is to be made again: a signal came, and nothing was done. */
+static int interrupted(void) { return zmq_errno() == EINTR; }
+
 /* Makes room for one more element of a growing array; 0 when there is no memory. */
 static int grow(void **array, size_t *capacity, size_t used, size_t element_bytes) {
     size_t wanted = *capacity ? 2 * *capacity : 8;

@@ -52,9 +52,10 @@ typedef struct sender {
 
 /* One frame, copied; never blocks, as there is no high-water mark. */
 static penstock_code sender_frame(sender *s, const void *bytes, size_t n_bytes, int more) {
-    if (zmq_send(s->socket, bytes, n_bytes, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
-        return no_transport(s->why, "send to a shard");
-    return PENSTOCK_OK;
+    int sent, flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
+    do sent = zmq_send(s->socket, bytes, n_bytes, flags);
+    while (sent < 0 && interrupted());
+    return sent < 0 ? no_transport(s->why, "send to a shard") : PENSTOCK_OK;
 }
 
 /* A message without a number, and perhaps an offer of memory. */
@@ -88,12 +89,14 @@ static void kept_until_acknowledged(void *bytes, void *hint) { (void)bytes, (voi
 /* A large payload is not copied: its buffer stays until it is acknowledged, and by that time libzmq
  * has done with it. One pipe carries all messages in their order, and the last has arrived. */
 static penstock_code sender_payload(sender *s, const payload *p, int more) {
+    int sent, flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
     zmq_msg_t frame;
     if (p->n_bytes < ZERO_COPY_BYTES) return sender_frame(s, p->memory->bytes, p->n_bytes, more);
     if (zmq_msg_init_data(&frame, p->memory->bytes, p->n_bytes, kept_until_acknowledged, NULL))
         return no_memory(s->why);
-    if (zmq_msg_send(&frame, s->socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0)
-        return PENSTOCK_OK;
+    do sent = zmq_msg_send(&frame, s->socket, flags);
+    while (sent < 0 && interrupted());
+    if (sent >= 0) return PENSTOCK_OK;
     zmq_msg_close(&frame);
     return no_transport(s->why, "send to a shard");
 }
@@ -231,6 +234,7 @@ static penstock_code sender_receive(sender *s, int *came) {
         zmq_msg_init(frame);
         if (zmq_msg_recv(frame, s->socket, ZMQ_DONTWAIT) < 0) {
             zmq_msg_close(frame);
+            if (interrupted()) continue;
             if (n == 0 && zmq_errno() == EAGAIN) return PENSTOCK_OK;
             code = no_transport(s->why, "read a shard's answer");
             break;

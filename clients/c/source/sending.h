@@ -32,6 +32,7 @@ int penstock_wanted(const penstock_simulation *sim, uint32_t step) {
 static penstock_code learn(penstock_link *link, const penstock_array *fields, size_t n_fields,
                            field_role when) {
     int *learned = when == ROLE_INPUT ? &link->learned_inputs : &link->learned_steps;
+    penstock_code code;
     size_t i;
     if (!link->undeclared) return PENSTOCK_OK;
     for (i = 0; i < n_fields; i++) {
@@ -42,14 +43,16 @@ static penstock_code learn(penstock_link *link, const penstock_array *fields, si
                           "The %s field '%s' did not come the first time. Send every field from the "
                           "first step on, and the input fields of every simulation.",
                           when == ROLE_INPUT ? "input" : "step", fields[i].name);
+        if (f && f->spec.role != ROLE_UNKNOWN) continue;
+        /* What is kept back leaves with the fields that it has. */
+        if (link->current && (code = simulation_flush(link->current)) != PENSTOCK_OK) return code;
+        link->plan_made = 0;
         if (!f) {
             if (!(f = link_new_field(link, fields[i].name))) return link->why.code;
             if (spec_learn(&f->spec, fields[i].name, 1, &shape, when, &link->why) != PENSTOCK_OK)
                 return link->why.code;
-            link->plan_made = 0;
-        } else if (f->spec.role == ROLE_UNKNOWN) {
+        } else {
             f->spec.role = when;
-            link->plan_made = 0;
         }
     }
     *learned = 1;
@@ -161,7 +164,7 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
 /* Whether any rank has heard a refusal when they last asked each other.
  *
  * Ranks with quick steps ask every few of them, and have the same answers, so they agree on how many:
- * twice as many as before while all of them are quick, half as many if one is not. */
+ * twice as many as before while all of them are quick, a quarter if one is not. */
 static int refused_anywhere(penstock_simulation *sim) {
     double now;
     int slow, refused = simulation_refusal(sim) != NULL;
@@ -170,9 +173,9 @@ static int refused_anywhere(penstock_simulation *sim) {
     now = now_s();
     slow = ranks_any(sim->link, now - sim->asked_s > ASK_S);
     refused = ranks_any(sim->link, refused);
-    sim->ask_every = slow ? (sim->ask_every + 1) / 2
+    sim->ask_every = slow ? (sim->ask_every + 3) / 4
                           : 2 * sim->ask_every < ASK_STEPS ? 2 * sim->ask_every : ASK_STEPS;
-    sim->unasked = 0, sim->asked_s = now;
+    sim->unasked = 0, sim->asked_s = sim->called_s = now_s(); /* to wait is not to be away */
     return refused;
 }
 

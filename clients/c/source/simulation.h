@@ -141,20 +141,21 @@ static penstock_code simulation_open(penstock_simulation *sim) {
     return code;
 }
 
+static void simulation_drop(penstock_simulation *sim) {
+    size_t i;
+    for (i = 0; i < sim->n_lines; i++) line_drop(&sim->lines[i]);
+}
+
 /* The solver calls in: also shards whose turn it is not are looked at, and have steps. */
 static penstock_code simulation_glance(penstock_simulation *sim, double now) {
     double away_s = now - sim->called_s;
     penstock_code code = PENSTOCK_OK;
     size_t i;
     sim->called_s = now;
+    if (simulation_refusal(sim)) simulation_drop(sim);
     for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
         code = line_glance(&sim->lines[i], now, away_s);
     return code;
-}
-
-static void simulation_drop(penstock_simulation *sim) {
-    size_t i;
-    for (i = 0; i < sim->n_lines; i++) line_drop(&sim->lines[i]);
 }
 
 /* Posts what is kept back, if a shard still wants it. */

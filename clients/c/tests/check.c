@@ -234,6 +234,86 @@ static void while_one_shard_has_no_room_the_others_are_heard(void) {
     for (i = 0; i < 2; i++) sender_free(lines[i].to);
 }
 
+/* A link and its simulation that run at once, on a shard that never answers. */
+static void run_on(penstock_link *link, penstock_simulation *sim, line *l, void *router) {
+    static const int64_t shape[] = {8}, start[] = {0};
+    char address[64];
+    size_t n = sizeof address;
+    header identity;
+    memset(link, 0, sizeof *link);
+    memset(sim, 0, sizeof *sim);
+    memset(&identity, 0, sizeof identity);
+    zmq_bind(router, "tcp://127.0.0.1:*");
+    zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, address, &n);
+    link->ranks.size = 1, link->segment_steps = link->every = 1;
+    link->ranks.rank = 1; /* rank 0 would tell a coordinator of the fields */
+    link->undeclared = link->plan_made = 1, link->plan = 1;
+    link->bunch_bytes = 1 << 16, link->window_bytes = 1 << 20;
+    CHECK(penstock_layout_box(link, "a", 1, shape, start, shape) == PENSTOCK_OK);
+    CHECK(penstock_layout_box(link, "b", 1, shape, start, shape) == PENSTOCK_OK);
+    sim->link = link, sim->lease = 1, sim->opened = 1, sim->lines = l, sim->n_lines = 1;
+    sim->called_s = now_s();
+    line_begin(l, link, sender_open(link->context = zmq_ctx_new(), "0", address, &identity, 1 << 20,
+                                    NULL, NULL, &link->why));
+    link->current = sim, l->to->planned = link->plan = 1, link->plan_made = 1;
+    standings_make(&l->to->said, 1)->granted = 100;
+}
+
+static void end_on(penstock_link *link, line *l) {
+    size_t i;
+    line_drop(l);
+    sender_close(l->to);
+    zmq_ctx_term(link->context);
+    sender_free(l->to);
+    arena_close(&link->arena);
+    for (i = 0; i < link->n_fields; i++) {
+        spec_free(&link->fields[i].spec);
+        share_free(&link->fields[i].share);
+    }
+    free(link->fields);
+}
+
+static void what_is_kept_back_leaves_before_another_field_shows_its_role(void) {
+    void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
+    double u[8] = {0};
+    penstock_array fields[2];
+    penstock_link link;
+    penstock_simulation sim;
+    line l;
+    int i, kept = 0;
+    run_on(&link, &sim, &l, router);
+    fields[0] = penstock_f64("a", u, 8), fields[1] = penstock_f64("b", u, 8);
+    for (i = 0; i < 20; i++, kept = l.bunch != NULL)
+        CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
+    CHECK(kept);
+    for (; i < 40; i++) CHECK(penstock_send(&sim, i, fields, 2) == PENSTOCK_OK);
+    CHECK(!l.bunch || l.bunch->n_rows == 2);
+    end_on(&link, &l);
+    zmq_close(router);
+    zmq_ctx_term(context);
+}
+
+static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
+    void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
+    double u[8] = {0};
+    penstock_array fields[1];
+    penstock_link link;
+    penstock_simulation sim;
+    line l;
+    size_t posted;
+    int i;
+    run_on(&link, &sim, &l, router);
+    fields[0] = penstock_f64("a", u, 8);
+    for (i = 0; i < 20; i++) CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
+    posted = l.to->unacked.n;
+    CHECK(l.bunch && standings_refuse(&l.to->said, 1, "no", 2));
+    CHECK(penstock_send(&sim, 20, fields, 1) == PENSTOCK_OK && penstock_cancelled(&sim));
+    CHECK(!l.bunch && l.to->unacked.n == posted);
+    end_on(&link, &l);
+    zmq_close(router);
+    zmq_ctx_term(context);
+}
+
 /* The arena is used again, and what does not fit comes from elsewhere. */
 static void buffers_come_back_and_are_found_in_the_memory_that_is_lent(void) {
     arena a;
@@ -315,6 +395,8 @@ int main(int argc, char **argv) {
     silence_is_an_error_that_names_who_was_silent();
     while_one_shard_has_no_room_the_others_are_heard();
     buffers_come_back_and_are_found_in_the_memory_that_is_lent();
+    what_is_kept_back_leaves_before_another_field_shows_its_role();
+    what_is_kept_back_is_dropped_when_a_refusal_is_heard();
     a_key_file_that_cannot_be_used_is_told_without_its_keys();
     a_parallel_program_without_its_ranks_is_told();
     printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",
