@@ -234,11 +234,12 @@ static void while_one_shard_has_no_room_the_others_are_heard(void) {
     for (i = 0; i < 2; i++) sender_free(lines[i].to);
 }
 
-/* A link and its simulation that run at once, on a shard that never answers. */
-static void run_on(penstock_link *link, penstock_simulation *sim, line *l, void *router) {
+/* A link and its simulation that run at once, on a shard that never answers; returns its socket. */
+static void *run_on(penstock_link *link, penstock_simulation *sim, line *l) {
     static const int64_t shape[] = {8}, start[] = {0};
     char address[64];
     size_t n = sizeof address;
+    void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
     header identity;
     memset(link, 0, sizeof *link);
     memset(sim, 0, sizeof *sim);
@@ -253,16 +254,19 @@ static void run_on(penstock_link *link, penstock_simulation *sim, line *l, void 
     CHECK(penstock_layout_box(link, "b", 1, shape, start, shape) == PENSTOCK_OK);
     sim->link = link, sim->lease = 1, sim->opened = 1, sim->lines = l, sim->n_lines = 1;
     sim->called_s = now_s();
-    line_begin(l, link, sender_open(link->context = zmq_ctx_new(), "0", address, &identity, 1 << 20,
-                                    NULL, NULL, &link->why));
+    link->context = context;
+    line_begin(l, link,
+               sender_open(context, "0", address, &identity, 1 << 20, NULL, NULL, &link->why));
     link->current = sim, l->to->planned = link->plan = 1, link->plan_made = 1;
     standings_make(&l->to->said, 1)->granted = 100;
+    return router;
 }
 
-static void end_on(penstock_link *link, line *l) {
+static void end_on(penstock_link *link, line *l, void *router) {
     size_t i;
     line_drop(l);
     sender_close(l->to);
+    zmq_close(router);
     zmq_ctx_term(link->context);
     sender_free(l->to);
     arena_close(&link->arena);
@@ -274,27 +278,23 @@ static void end_on(penstock_link *link, line *l) {
 }
 
 static void what_is_kept_back_leaves_before_another_field_shows_its_role(void) {
-    void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
     double u[8] = {0};
     penstock_array fields[2];
     penstock_link link;
     penstock_simulation sim;
     line l;
     int i, kept = 0;
-    run_on(&link, &sim, &l, router);
+    void *router = run_on(&link, &sim, &l);
     fields[0] = penstock_f64("a", u, 8), fields[1] = penstock_f64("b", u, 8);
     for (i = 0; i < 20; i++, kept = l.bunch != NULL)
         CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
     CHECK(kept);
     for (; i < 40; i++) CHECK(penstock_send(&sim, i, fields, 2) == PENSTOCK_OK);
     CHECK(!l.bunch || l.bunch->n_rows == 2);
-    end_on(&link, &l);
-    zmq_close(router);
-    zmq_ctx_term(context);
+    end_on(&link, &l, router);
 }
 
 static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
-    void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
     double u[8] = {0};
     penstock_array fields[1];
     penstock_link link;
@@ -302,16 +302,14 @@ static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
     line l;
     size_t posted;
     int i;
-    run_on(&link, &sim, &l, router);
+    void *router = run_on(&link, &sim, &l);
     fields[0] = penstock_f64("a", u, 8);
     for (i = 0; i < 20; i++) CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
     posted = l.to->unacked.n;
     CHECK(l.bunch && standings_refuse(&l.to->said, 1, "no", 2));
     CHECK(penstock_send(&sim, 20, fields, 1) == PENSTOCK_OK && penstock_cancelled(&sim));
     CHECK(!l.bunch && l.to->unacked.n == posted);
-    end_on(&link, &l);
-    zmq_close(router);
-    zmq_ctx_term(context);
+    end_on(&link, &l, router);
 }
 
 /* The arena is used again, and what does not fit comes from elsewhere. */
