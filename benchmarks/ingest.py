@@ -2,7 +2,9 @@
 
 ours: the coordinator and one receiver as processes, as a run starts them, and k client programs
 that call `sim.send` as fast as it lets them. Every check of the door is on: credit, layout, table,
-finite values, exactly once; --language c has them written in C (stream.c). peer: k programs that
+finite values, exactly once; --language c has them written in C (stream.c). Their array is copied,
+as that of a solver which goes on computing in it; with --in-place it lies in memory of the stream
+(`sim.empty`), and neither side's clients copy. peer: k programs that
 PUSH the same arrays, and one that PULLs them into preallocated memory and does nothing else. Beside
 both a training loop with one thread. The arena is at least four times the last-level cache and what
 clients may be ahead (not so at 128 MB from many clients), and every place in it is written once.
@@ -83,6 +85,20 @@ with penstock.connect() as link:
             sim.send(float(step), u=values)
 """
 
+IN_PLACE = """
+import sys
+import numpy as np
+import penstock
+values = np.random.default_rng(0).standard_normal(int(sys.argv[1])).astype("f4")
+with penstock.connect() as link:
+    for sim in link.simulations():
+        for step in range(int(sys.argv[2])):
+            u = sim.empty("u", values.shape)
+            if u[-1] != values[-1]:  # memory that is new: what a solver computes is not timed
+                u[:] = values
+            sim.send(float(step), u=u)
+"""
+
 RAW = """
 import sys
 import numpy as np
@@ -130,6 +146,13 @@ def compiled(folder: Path) -> Path:
     flags = ["-O2", "-I", client, source, client / "penstock.c", "-lzmq", "-lm", "-o", program]
     subprocess.run(["cc", *flags], check=True)
     return program
+
+
+def client(options: argparse.Namespace, folder: Path) -> Sequence[str]:
+    """The program of ours, to be told values and steps."""
+    if options.language == "c":
+        return (str(compiled(folder)), *(["--in-place"] if options.in_place else []))
+    return (sys.executable, "-c", IN_PLACE if options.in_place else OURS)
 
 
 def raw(values: int, steps: int, clients: int) -> float:
@@ -241,14 +264,16 @@ def main() -> None:
     parser.add_argument("--same-host", action="store_true", help="ours once more, on one host")
     parser.add_argument("--curve", action="store_true", help="ours once more, encrypted")
     parser.add_argument("--language", choices=("python", "c"), default="python", help="of ours")
+    parser.add_argument(
+        "--in-place", action="store_true", help="ours writes to the stream's memory"
+    )
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.clients, options.pairs = ["80 kB", "8 MB"], [1], 3
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        python = (sys.executable, "-c", OURS)
-        program = python if options.language == "python" else (str(compiled(Path(folder))),)
+        program = client(options, Path(folder))
         rows = measure(options, program)
     worst = min(rows, key=lambda row: row["ratio"] / row["bar"])
     print(
@@ -260,6 +285,7 @@ def main() -> None:
                 "ratio": worst["ratio"],
                 "unit": f"GB/s at {worst['size']} a step from {worst['clients']} clients",
                 "language": options.language,
+                "in_place": options.in_place,
                 "holds": all(map(holds, rows)),
                 "rows": rows,
             }

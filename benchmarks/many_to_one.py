@@ -11,6 +11,8 @@ door on. Peers (carriers.py), k producers and a consumer that has an arena of th
     redis   a server of our own on a Unix socket, which keeps nothing on disk; a key an array, of
             which a list tells, pipelined a megabyte at a time, answers parsed by hiredis
 
+Every producer hands over one array again and again. Ours copies it into the stream's window; with
+--in-place it lies in memory of the stream (`sim.empty`), as that of a solver that computes there.
 A producer is at most 64 MB ahead of its consumer, which is Penstock's window; --ahead changes that
 for the peers. Beside all sides runs a training loop with one thread. Rates are taken between 10 %
 and 90 % of the bytes. The sides alternate; a ratio is the median of the rounds' ratios.
@@ -109,9 +111,11 @@ def measure(options: argparse.Namespace, disk: Path) -> list[dict[str, Any]]:
         "disk": partial(by_files, partial(disk_folder, disk), ahead),
         "redis": partial(by_redis, ahead),
     }
-    sides = {"penstock": ingest.ours, **{peer: by_peer[peer] for peer in options.peers}}
+    program = (sys.executable, "-c", ingest.IN_PLACE if options.in_place else ingest.OURS)
+    ours = partial(ingest.ours, program=program)
+    sides = {"penstock": ours, **{peer: by_peer[peer] for peer in options.peers}}
     if options.same_host:
-        sides["same_host"] = partial(ingest.ours, same_host=True)
+        sides["same_host"] = partial(ours, same_host=True)
     rows = []
     for size in options.sizes:
         n_bytes = ingest.SIZES[size]
@@ -174,6 +178,9 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=list(ingest.CLIENTS))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--same-host", action="store_true", help="ours once more, by lent memory")
+    parser.add_argument(
+        "--in-place", action="store_true", help="ours writes to the stream's memory"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of all sides, one after the other")
     parser.add_argument(
         "--arena",
@@ -214,6 +221,7 @@ def main() -> None:
                 "holds": bool(judged)
                 and not left_out
                 and all(a["ratio"] >= a["bar"] for _, _, a in judged),
+                "in_place": options.in_place,
                 "left_out": left_out,
                 "rows": rows,
             }

@@ -34,6 +34,7 @@
 #include "source/layout.h"
 #include "source/arena.h"
 #include "source/message.h"
+#include "source/spans.h"
 #include "source/keys.h"
 #include "source/window.h"
 #include "source/standing.h"

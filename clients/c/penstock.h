@@ -147,6 +147,14 @@ double penstock_no_time(void); /* for a steady problem */
 penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fields,
                               size_t n_fields);
 
+/* Memory for this rank's part of a field of the next step, for a solver that computes a large field
+ * straight into it: what it then gives to penstock_send is sent from there, without a copy, if the
+ * campaign wants the field whole and in this dtype, and else copied as usual. Its content is
+ * arbitrary. The same memory until it is sent; after that it may be read, not written, until the
+ * next of its field is sent or the simulation is over. */
+penstock_code penstock_empty(penstock_simulation *sim, const char *field, size_t n_values,
+                             penstock_dtype dtype, void **values);
+
 /* This rank's part of all fields of one step; waits while the server has no room. */
 penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_array *fields,
                             size_t n_fields);

@@ -130,6 +130,15 @@ public:
         throw_failure(penstock_inputs(c_, arrays(fields), fields.size()), link_);
     }
 
+    // Memory for n values of a field of the next step, for a solver that computes a large field
+    // straight into it and sends it from there, without a copy: penstock_empty, which says how long
+    // it is whose.
+    template <class T> T *empty(const char *field, std::size_t n) {
+        void *values = nullptr;
+        throw_failure(penstock_empty(c_, field, n, dtype_of<T>(), &values), link_);
+        return static_cast<T *>(values);
+    }
+
     // This rank's part of all fields of one step; waits while the server has no room.
     void send(double t, Arrays fields) {
         throw_failure(penstock_send(c_, t, arrays(fields), fields.size()), link_);

@@ -20,7 +20,7 @@
 ! What can fail has an optional `code`. Without it a failure ends the program, on all ranks, with
 ! the reason on stderr and in the campaign's report.
 module penstock
-  use, intrinsic :: iso_fortran_env, only: error_unit, int64, real64
+  use, intrinsic :: iso_fortran_env, only: error_unit, int64, real32, real64
   use penstock_c
   use penstock_fields
   use penstock_texts
@@ -60,6 +60,8 @@ module penstock
     type(c_ptr) :: c = c_null_ptr, link = c_null_ptr
   contains
     procedure :: id, seed, attempt, role, parameter => parameter_of, wanted
+    procedure, private :: empty32, empty64
+    generic :: empty => empty32, empty64
     procedure :: inputs, send, cancelled, end => end_simulation, fail
   end type penstock_simulation
 
@@ -241,6 +243,45 @@ contains
     call self%take(fields)
     call told_of(self%link, c_inputs(self%c, arrays(fields), size(fields, kind=c_size_t)), code)
   end subroutine inputs
+
+  ! Memory for this rank's part of a field of the next step, n values side by side, for a solver
+  ! that computes a large field straight into it. Added and sent, it leaves from there without a
+  ! copy if the campaign wants the field whole and in this kind, and else copied as usual. Its
+  ! content is arbitrary. The same memory until it is sent; after that it may be read, not written,
+  ! until the next of its field is sent or the simulation is over. For a shape of your own:
+  !
+  !     real(real32), pointer :: values(:), u(:, :)
+  !     call sim%empty("temperature", n * n, values)
+  !     u(1:n, 1:n) => values
+  subroutine empty32(self, name, n, values, code)
+    class(penstock_simulation), intent(inout) :: self
+    character(len=*), intent(in) :: name
+    integer, intent(in) :: n
+    real(real32), pointer, intent(out) :: values(:)
+    integer, intent(out), optional :: code
+    type(c_ptr) :: found
+    integer(c_int) :: failure
+
+    failure = c_empty(self%c, c_text(name), int(n, c_size_t), f32, found)
+    call told_of(self%link, failure, code)
+    nullify (values)
+    if (failure == penstock_ok) call c_f_pointer(found, values, [n])
+  end subroutine empty32
+
+  subroutine empty64(self, name, n, values, code)
+    class(penstock_simulation), intent(inout) :: self
+    character(len=*), intent(in) :: name
+    integer, intent(in) :: n
+    real(real64), pointer, intent(out) :: values(:)
+    integer, intent(out), optional :: code
+    type(c_ptr) :: found
+    integer(c_int) :: failure
+
+    failure = c_empty(self%c, c_text(name), int(n, c_size_t), f64, found)
+    call told_of(self%link, failure, code)
+    nullify (values)
+    if (failure == penstock_ok) call c_f_pointer(found, values, [n])
+  end subroutine empty64
 
   ! This rank's part of all fields of one step, which were added; waits while the server has no
   ! room. A steady problem has no t.

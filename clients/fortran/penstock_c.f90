@@ -155,6 +155,16 @@ module penstock_c
       integer(c_size_t), value :: n_fields
     end function c_inputs
 
+    function c_empty(sim, field, n_values, dtype, values) bind(c, name="penstock_empty")
+      import
+      integer(c_int) :: c_empty
+      type(c_ptr), value :: sim
+      character(kind=c_char), intent(in) :: field(*)
+      integer(c_size_t), value :: n_values
+      integer(c_int), value :: dtype
+      type(c_ptr), intent(out) :: values
+    end function c_empty
+
     function c_send(sim, t, fields, n_fields) bind(c, name="penstock_send")
       import
       integer(c_int) :: c_send

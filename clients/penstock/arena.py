@@ -41,7 +41,7 @@ class Arena:
         memory[:_TOKEN_BYTES] = token
         self.offer = wire.OFFER.pack(os.getpid(), self._file, 0, size, token)
         self._bytes = np.frombuffer(memory, np.uint8)
-        self._begin = _address(self._bytes)
+        self._begin = address(self._bytes)
         self._used = _FIRST
 
     def allocate(self, n_bytes: int) -> np.ndarray | None:
@@ -54,7 +54,7 @@ class Arena:
 
     def offset(self, array: np.ndarray) -> int | None:
         """Where a contiguous array begins in here; None if it is somewhere else."""
-        at = _address(array) - self._begin
+        at = address(array) - self._begin
         return at if 0 <= at <= len(self._bytes) - array.nbytes else None
 
     def close(self) -> None:
@@ -71,5 +71,6 @@ def make_arena(n_bytes: int) -> Arena | None:
     return None
 
 
-def _address(array: np.ndarray) -> int:
+def address(array: np.ndarray) -> int:
+    """Of its first value."""
     return int(array.__array_interface__["data"][0])

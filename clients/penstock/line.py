@@ -26,6 +26,7 @@ from penstock.buffers import Buffers
 from penstock.processes import kept_from_running_s
 from penstock.sender import Sender
 from penstock.shipment import Shipment
+from penstock.spans import Spans
 from penstock.wire import FieldEntry, Header, Kind
 
 QUICK_S = 0.01  # from one call to the next, of a solver for which it is worth it
@@ -45,10 +46,15 @@ class Line:
     """The way to one sender; `put` a step at a time, `flush` before anything else is posted."""
 
     def __init__(
-        self, sender: Sender, make_header: MakeHeader, buffers: Buffers, bunch_bytes: int
+        self,
+        sender: Sender,
+        make_header: MakeHeader,
+        buffers: Buffers,
+        spans: Spans,
+        bunch_bytes: int,
     ) -> None:
-        self._sender, self._make_header, self._buffers = sender, make_header, buffers
-        self._bunch_bytes = bunch_bytes
+        self._sender, self._make_header = sender, make_header
+        self._buffers, self._spans, self._bunch_bytes = buffers, spans, bunch_bytes
         self.bunch: Bunch | None = None  # has room for at least one more step
         self._put_s = -math.inf
         self._began_s = time.monotonic()
@@ -62,16 +68,17 @@ class Line:
         t: float,
         now_s: float,
     ) -> None:
-        """Takes a copy of the values that `shipment.check` let through; after `glance`."""
+        """Takes the values that `shipment.check` let through, as a copy or where they lie in a
+        span; after `glance`."""
         bunch = self.bunch
         late = self._late_s > LATE * (now_s - self._began_s)
         put_s = self._put_s if bunch is None else bunch.put_s
         quick = now_s - put_s < QUICK_S and not late
         most = shipment.most(self._bunch_bytes) if quick and bunch is None else 0
         if bunch is None and most < 2:
-            payloads = shipment.pack(values, shipment.arrays(self._buffers))
+            payloads = shipment.payloads(values, self._spans)
             header = self._make_header(Kind.PART, shipment.table, step, t)
-            self._sender.post(header, payloads, give_back=self._buffers.give)
+            self._sender.post(header, payloads, give_back=self._spans.give_back)
         else:
             if bunch is None:
                 bunch = self.bunch = Bunch(shipment, self._buffers, most, now_s)
@@ -123,7 +130,7 @@ class Bunch:
         self._shipment, self._most = shipment, most
         self._rows: list[tuple[int, int, float]] = []
         self._steps = buffers.take((most,), wire.STEP)
-        self._blocks = shipment.arrays(buffers, most)
+        self._blocks = shipment.blocks(buffers, most)
         self._lanes = [(*usual, block) for usual, block in zip(shipment.usual, self._blocks)]
 
     @property

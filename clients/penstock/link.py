@@ -168,6 +168,12 @@ class Link:
             self._shipments[when] = Shipment(when, specs, self.shares())
         return self._shipments[when]
 
+    def step_shipment(self) -> Shipment | None:
+        """How it ships the fields of a step; None while nobody has said which there are."""
+        if self._undeclared and "step" not in self._learned:
+            return None
+        return self.shipment({}, "step")
+
     def shares(self) -> Mapping[str, Share]:
         """This rank's share of each field; a lone rank owns fields whole without saying so."""
         for spec in self.specs.values():

@@ -1,6 +1,7 @@
 """The fields of a step, or the input fields, as one MPI rank ships them; made once by the link.
 
-`pack` is the one copy between the solver's memory and the wire.
+`pack` and `payloads` make the one copy between the solver's memory and the wire, and `payloads`
+none of what the solver wrote into the stream's memory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
 from penstock.layout import FieldSpec, Share
+from penstock.spans import Spans
 from penstock.wire import FieldEntry
 
 
@@ -50,21 +52,37 @@ class Shipment:
             for name, (spec, share) in self._fields.items()
         ]
 
-    def arrays(self, buffers: Buffers, steps: int | None = None) -> list[np.ndarray]:
-        """Memory for this rank's share of each field in one step, or in so many side by side."""
-        before = () if steps is None else (steps,)
+    def blocks(self, buffers: Buffers, steps: int) -> list[np.ndarray]:
+        """Memory for this rank's share of each field in so many steps side by side."""
         return [
-            buffers.take((*before, *share.sent_shape), spec.dtype)
+            buffers.take((steps, *share.sent_shape), spec.dtype)
             for spec, share in self._fields.values()
         ]
 
-    def pack(
-        self, values: Sequence[np.ndarray], out: list[np.ndarray], at: Any = ...
-    ) -> list[np.ndarray]:
-        """Writes the share of what `check` let through to this place of each array of `out`."""
+    def pack(self, values: Sequence[np.ndarray], out: list[np.ndarray], at: int) -> None:
+        """Writes the share of what `check` let through to this place of each of the blocks."""
         for share, given, array in zip(self._shares, values, out):
             array[at] = share.pick(given)  # converts, as the cast of any float to another
-        return out
+
+    def payloads(self, values: Sequence[np.ndarray], spans: Spans) -> list[np.ndarray]:
+        """This rank's share of what `check` let through: where the solver wrote it, or a copy."""
+        payloads = []
+        for (spec, share), given in zip(self._fields.values(), values):
+            array = spans.claim(spec.name, given) if share.take is None else None
+            if array is None:
+                array = spans.take(share.sent_shape, spec.dtype)
+                array[...] = share.pick(given)  # converts as well
+            payloads.append(array)
+        return payloads
+
+    def expects(self, field: str, shape: tuple[int, ...]) -> tuple[FieldSpec, Share]:
+        """A field of the step; raises LayoutError if this rank's part has not the shape."""
+        if field not in self._fields:
+            self._complain({field: None})
+        spec, share = self._fields[field]
+        if _long_axes(shape) != _long_axes(share.owned_shape):
+            raise _wrong_shape(spec, f"was asked for with the shape {shape}", share.owned_shape)
+        return spec, share
 
     def most(self, n_bytes: int) -> int:
         """How many steps fit into so many bytes, each with its row of a bunch."""
@@ -90,14 +108,21 @@ def _owned_values(spec: FieldSpec, shape: tuple[int, ...], given: Any) -> np.nda
     if values.dtype.kind not in "fiub":
         raise LayoutError(f"Field {spec.name!r} came as {values.dtype}; real numbers are expected.")
     if values.shape != shape:
-        raise LayoutError(
-            f"Field {spec.name!r} came with the shape {values.shape}; this rank's part "
-            f"has the shape {shape}. Correct [fields.{spec.name}] or the layout."
-        )
+        raise _wrong_shape(spec, f"came with the shape {values.shape}", shape)
     return values
+
+
+def _wrong_shape(spec: FieldSpec, came: str, shape: tuple[int, ...]) -> LayoutError:
+    return LayoutError(
+        f"Field {spec.name!r} {came}; this rank's part has the shape {shape}. Correct "
+        f"[fields.{spec.name}] or the layout."
+    )
 
 
 def _without_ones(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The values in this shape if only axes of length 1 are in the way, else as they are."""
-    long_axes = [n for n in values.shape if n != 1]
-    return values.reshape(shape) if long_axes == [n for n in shape if n != 1] else values
+    return values.reshape(shape) if _long_axes(values.shape) == _long_axes(shape) else values
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return [n for n in shape if n != 1]

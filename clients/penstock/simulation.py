@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Protocol
 
@@ -20,6 +20,7 @@ from penstock.errors import LayoutError
 from penstock.line import OLD_S, Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
+from penstock.spans import Spans
 from penstock.wire import FieldEntry, Header, Kind
 
 JUST_NOW_S = 0.001  # nothing new is to be expected within it
@@ -66,6 +67,7 @@ class Outlet(Protocol):
     buffers: Buffers
 
     def shipment(self, fields: Mapping[str, Any], when: str) -> Shipment: ...
+    def step_shipment(self) -> Shipment | None: ...
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
     def tell_plan(self, senders: list[Sender]) -> None: ...
     def header(self, kind: Kind, assignment: Assignment) -> Header: ...
@@ -100,8 +102,9 @@ class Simulation:
         self._last_t: float | None = None
         self._cancelled = ""  # the reason, as soon as all ranks know
         self._senders = outlet.senders(assignment.shards)  # none without a server
+        self._spans = Spans(outlet.buffers)
         self._lines = [
-            Line(sender, self._header, outlet.buffers, outlet.bunch_bytes)
+            Line(sender, self._header, outlet.buffers, self._spans, outlet.bunch_bytes)
             for sender in self._senders
         ]
         self._opened = False
@@ -133,10 +136,29 @@ class Simulation:
             raise LayoutError("Input fields are sent before the first step; a step went already.")
         shipment = self._outlet.shipment(fields, "input")
         values = shipment.check(fields)
-        payloads = shipment.pack(values, shipment.arrays(Buffers()))  # kept to the end, not reused
+        payloads = shipment.payloads(values, Spans(Buffers()))  # kept to the end, not reused
         for sender in self._open():
             header = self._header(Kind.INPUT, shipment.table)
             sender.announce(("input", self.lease), header, payloads)
+
+    def empty(self, field: str, shape: int | Sequence[int]) -> np.ndarray:
+        """An array for this rank's part of a field, to be filled and given to the next `send`.
+
+        For large fields that a solver computes straight into it: such an array lies in the stream's
+        own memory and is sent from there, without a copy, if the campaign wants it whole. Its
+        content is arbitrary, its dtype the campaign's (float64 without one). Once sent it is
+        read-only, and it keeps its values until the next of its field is sent or the simulation
+        ends; writing through a view made before, or reading later, gives wrong values. Raises
+        LayoutError for an unknown field or a shape that is not this rank's.
+        """
+        wanted = tuple(np.atleast_1d(shape).tolist())
+        shipment = self._outlet.step_shipment()
+        if shipment is None:
+            return np.empty(wanted)
+        spec, share = shipment.expects(field, wanted)
+        if share.take is not None or shipment.most(self._outlet.bunch_bytes) > 1:
+            return np.empty(wanted, spec.dtype)  # a copy is needed, or costs next to nothing
+        return self._spans.empty(field, wanted, share.sent_shape, spec.dtype)
 
     def send(self, t: float | None = None, /, **fields: Any) -> None:
         """Sends this rank's part of one step: every declared field by name, `t` in its unit.
@@ -162,6 +184,7 @@ class Simulation:
                 return
         self._until = 0
         self._glance(now_s)
+        self._spans.sent(fields)
         if (self._calls - 1) % self._outlet.every:
             return
         shipment = self._outlet.shipment(fields, "step")
@@ -313,6 +336,7 @@ class Simulation:
 
     def release(self) -> None:
         """Called by the link when the worker turns to the next simulation."""
+        self._spans.close()
         for sender in self._senders:
             sender.withdraw(("open", self.lease))
             sender.withdraw(("input", self.lease))

@@ -216,6 +216,38 @@ def test_the_inputs_of_many_simulations_leave_the_lent_memory_to_the_steps(
     wait_for(lambda: stage.counters().get("lent_bytes", 0) > 0, what="lent bytes")
 
 
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_a_scheme_that_computes_in_the_memory_of_the_stream_arrives_as_it_was(
+    stage: Stage, shared_memory: bool
+) -> None:
+    """Each step is made of the one before, which was sent; two shards, one killed twice."""
+    n, steps = 4096, 12
+    field = {"shape": [n, 6], "dtype": "float32"}
+    stage.begin(
+        [0, 1], shards=2, bunch_bytes=1 << 16, shared_memory=shared_memory, fields={"u": field}
+    )
+    addresses = set()
+    with penstock.connect() as link:
+        for sim in link.simulations():
+            before = np.full((n, 6), 100 * sim.id, "f4")
+            for step in range(steps):
+                u = sim.empty("u", (n, 6))
+                addresses.add(u.ctypes.data)
+                np.add(before, 1, out=u)
+                sim.send(float(step), u=u)
+                before = u
+                if step in (4, 8) and sim.id == 0:
+                    stage.receivers[0].kill()
+                    stage.receivers[0].start()
+    stage.delivered()
+    assert len(addresses) < 2 * steps  # its memory was used again
+    for shard in range(2):
+        stored = stage.stored(shard)
+        assert set(stored) == {(s, k) for s in (0, 1) for k in range(steps) if k % 2 == shard}
+        for (simulation, step), values in stored.items():
+            assert (values == 100 * simulation + step + 1).all()
+
+
 def test_a_receiver_killed_after_the_last_message_still_confirms_it(stage: Stage) -> None:
     """Nothing else is sent, so the client has to ask for the acknowledgement by itself."""
     stage.begin([0])

@@ -63,6 +63,25 @@ def test_axes_of_length_one_do_not_matter() -> None:
             sim.send(0.2, u=U.T, drag=3.0)
 
 
+def test_a_step_may_be_computed_in_an_array_of_the_simulation() -> None:
+    with penstock.connect() as link:
+        sim = link.simulation()
+        assert sim is not None
+        sim.send(0.0, u=sim.empty("u", 7))  # the first step says which fields there are
+        before = np.zeros(7)
+        for step in range(1, 5):
+            u = sim.empty("u", (7, 1))
+            assert u.dtype == float
+            u[:, 0] = before + 1
+            sim.send(float(step), u=u)
+            before = u[:, 0]
+        assert (before == 4.0).all()
+        with pytest.raises(LayoutError, match=r"asked for with the shape \(8,\); this rank's part"):
+            sim.empty("u", 8)
+        with pytest.raises(LayoutError, match="'v' is not declared"):
+            sim.empty("v", 7)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

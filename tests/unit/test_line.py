@@ -15,6 +15,7 @@ from penstock.buffers import Buffers
 from penstock.layout import FieldSpec, whole
 from penstock.line import Line
 from penstock.shipment import Shipment
+from penstock.spans import Spans
 from penstock.wire import Header, Kind
 
 U = FieldSpec("u", 0, (2, 3), np.dtype("float32"))
@@ -84,7 +85,9 @@ def make(bunch_bytes: int, buffers: Buffers | None = None) -> tuple[Line, Posted
         return Header(kind, campaign=3, step=step, t=t, fields=entries)
 
     posted = Posted()
-    return Line(posted, header, buffers or Buffers(), bunch_bytes), posted  # type: ignore[arg-type]
+    buffers = buffers or Buffers()
+    line = Line(posted, header, buffers, Spans(buffers), bunch_bytes)  # type: ignore[arg-type]
+    return line, posted
 
 
 def put(line: Line, step: int) -> None:

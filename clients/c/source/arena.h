@@ -15,6 +15,7 @@ typedef struct buffer {
     struct buffer *next; /* on its shelf */
     unsigned char *bytes;
     size_t n_bytes;
+    unsigned holders; /* who read or write it: messages, and the solver */
     uint64_t place; /* where it begins in the memory that is lent; 0: it is not in there */
 } buffer;
 
@@ -104,18 +105,22 @@ static shelf *arena_shelf(arena *a, size_t n_bytes) {
     return &a->shelves[a->n_shelves++];
 }
 
-/* A buffer to write to, of arbitrary content; NULL: no memory. a: NULL for one of its own. */
+/* A buffer to write to, of arbitrary content and with one holder; NULL: no memory. a: NULL for one
+ * of its own. */
 static buffer *arena_take(arena *a, size_t n_bytes) {
     shelf *of = a ? arena_shelf(a, n_bytes) : NULL;
     buffer *b = of ? of->free : NULL;
-    if (!b) return buffer_new(a, n_bytes);
-    of->free = b->next;
+    if (b) of->free = b->next;
+    else b = buffer_new(a, n_bytes);
+    if (b) b->holders = 1;
     return b;
 }
 
-/* Nobody reads the buffer any more. */
+/* One holder has done with the buffer, which is used again when nobody has it any more. */
 static void arena_give(arena *a, buffer *b) {
-    shelf *of = a && b ? arena_shelf(a, b->n_bytes) : NULL;
+    shelf *of;
+    if (!b || --b->holders) return;
+    of = a ? arena_shelf(a, b->n_bytes) : NULL;
     if (!of) {
         buffer_free(b);
         return;

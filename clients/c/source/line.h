@@ -14,6 +14,7 @@
 
 typedef struct line {
     penstock_link *link;
+    const spans *from; /* of the simulation; NULL: everything is copied */
     sender *to;
     message *bunch;   /* has room for at least one more step; NULL: nothing is kept back */
     uint32_t n, most; /* steps that it has, and that it takes */
@@ -32,9 +33,9 @@ static double kept_from_running_s(void) {
     return 1e-9 * (double)waited_ns;
 }
 
-static void line_begin(line *l, penstock_link *link, sender *to) {
+static void line_begin(line *l, penstock_link *link, const spans *from, sender *to) {
     memset(l, 0, sizeof *l);
-    l->link = link, l->to = to;
+    l->link = link, l->from = from, l->to = to;
     l->since_s = now_s(), l->put_s = l->since_s - QUICK_S;
 }
 
@@ -83,7 +84,7 @@ static penstock_code line_gather(line *l, const shipment *of, const header *h, d
     return PENSTOCK_OK;
 }
 
-/* Takes a copy of a step, after a glance; h is the header that it has if it goes alone. */
+/* Takes a step, after a glance; h is the header that it has if it goes alone. */
 static penstock_code line_put(line *l, const header *h, const penstock_array *const *chosen,
                               double now) {
     shipment of = shipment_of(l->link, ROLE_STEP);
@@ -96,9 +97,7 @@ static penstock_code line_put(line *l, const header *h, const penstock_array *co
         l->n++;
         if (l->n == l->most || !quick) code = line_flush(l);
     } else {
-        message *m = shipment_message(&of, h, &l->link->arena);
-        if (m) shipment_pack(&of, chosen, m, 0);
-        code = sender_post(l->to, m);
+        code = sender_post(l->to, shipment_message(&of, h, chosen, &l->link->arena, l->from));
     }
     l->put_s = now_s();
     return code;

@@ -36,13 +36,19 @@ static message *message_empty(size_t frame_bytes, size_t n_rows, size_t n_payloa
     return NULL;
 }
 
+/* One more frame, all of a buffer that it holds from now on. */
+static void message_put(message *m, buffer *memory) {
+    payload *p = &m->payloads[m->n_payloads++];
+    p->memory = memory, p->n_bytes = memory->n_bytes;
+    m->n_bytes += p->n_bytes;
+}
+
 /* Room for one more frame; NULL: no memory. */
 static unsigned char *message_add(message *m, size_t n_bytes) {
-    payload *p = &m->payloads[m->n_payloads];
-    if (!(p->memory = arena_take(m->home, n_bytes))) return NULL;
-    p->n_bytes = n_bytes;
-    m->n_payloads++, m->n_bytes += n_bytes;
-    return p->memory->bytes;
+    buffer *memory = arena_take(m->home, n_bytes);
+    if (!memory) return NULL;
+    message_put(m, memory);
+    return memory->bytes;
 }
 
 /* A message with payloads of the given lengths, to be filled by the caller; NULL: no memory. */

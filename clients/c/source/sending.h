@@ -59,13 +59,14 @@ static penstock_code learn(penstock_link *link, const penstock_array *fields, si
     return PENSTOCK_OK;
 }
 
+/* f: NULL for a field that is not known yet. */
 static penstock_code check_array(penstock_link *link, const field *f, const penstock_array *a) {
-    const char *name = f->spec.name;
+    const char *name = a->name;
     if (!dtype_bytes(a->dtype))
         return failed(&link->why, PENSTOCK_LAYOUT_ERROR,
                       "Field '%s' came with the dtype code %d; codes go from %d to %d.", name,
                       (int)a->dtype, PENSTOCK_F32, PENSTOCK_U8);
-    if (a->n_values != f->share.n_owned)
+    if (f && a->n_values != f->share.n_owned)
         return failed(&link->why, PENSTOCK_LAYOUT_ERROR,
                       "Field '%s' came with %zu values; this rank's part has %zu. Correct "
                       "[fields.%s] or the layout.", name, a->n_values, f->share.n_owned, name);
@@ -131,12 +132,28 @@ penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fi
     if (code != PENSTOCK_OK || !sim->n_lines) return code;
     of = shipment_of(sim->link, ROLE_INPUT);
     h = simulation_header(sim, INPUT, 0);
-    if (!(m = shipment_message(&of, &h, NULL))) return no_memory(&sim->link->why);
-    shipment_pack(&of, chosen, m, 0);
+    if (!(m = shipment_message(&of, &h, chosen, NULL, NULL))) return no_memory(&sim->link->why);
     for (i = 0; code == PENSTOCK_OK && i < sim->n_lines; i++)
         code = sender_announce(sim->lines[i].to, ANNOUNCED_INPUT, sim->lease, message_again(m));
     message_free(m);
     return code;
+}
+
+penstock_code penstock_empty(penstock_simulation *sim, const char *name, size_t n_values,
+                             penstock_dtype dtype, void **values) {
+    penstock_link *link = sim->link;
+    const field *f = link_field(link, name);
+    penstock_array wanted;
+    penstock_code code = running(sim);
+    *values = NULL;
+    if (code == PENSTOCK_OK) code = link_complete_shares(link);
+    if (code == PENSTOCK_OK && !f && !link->undeclared) code = link_unknown_field(link, name);
+    wanted.name = name, wanted.values = name, wanted.n_values = n_values, wanted.dtype = dtype;
+    if (code == PENSTOCK_OK) code = check_array(link, f, &wanted);
+    if (code != PENSTOCK_OK) return code;
+    if (n_values > SIZE_MAX / dtype_bytes(dtype)) return no_memory(&link->why);
+    *values = spans_empty(&sim->spans, name, n_values * dtype_bytes(dtype));
+    return *values ? PENSTOCK_OK : no_memory(&link->why);
 }
 
 penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_array *fields,
@@ -144,6 +161,7 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
     const penstock_array *chosen[MAX_FIELDS];
     penstock_code code = running(sim);
     uint32_t step;
+    size_t i;
     if (code != PENSTOCK_OK) return code;
     if (sim->timed && t == sim->last_t)
         return failed(&sim->link->why, PENSTOCK_LAYOUT_ERROR,
@@ -153,6 +171,7 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
     sim->last_t = t;
     code = simulation_glance(sim, now_s());
     if (code != PENSTOCK_OK) return code;
+    for (i = 0; i < n_fields; i++) spans_sent(&sim->spans, fields[i].name, fields[i].values);
     if (sim->calls++ % sim->link->every) return PENSTOCK_OK;
     code = choose(sim->link, fields, n_fields, ROLE_STEP, chosen);
     if (code != PENSTOCK_OK) return code;

@@ -22,11 +22,39 @@ static shipment shipment_of(const penstock_link *link, field_role when) {
     return s;
 }
 
-/* An INPUT or PART to be packed; NULL: no memory. */
-static message *shipment_message(const shipment *s, const header *h, arena *home) {
-    size_t sizes[MAX_FIELDS], i;
-    for (i = 0; i < s->n_rows; i++) sizes[i] = s->rows[i].n_bytes;
-    return message_new(h, s->rows, s->n_rows, sizes, s->n_rows, home);
+/* The buffer of this rank's whole share, if the solver wrote it as it is sent; NULL: copy it. */
+static buffer *shipment_claim(const field *f, const penstock_array *given, const spans *from,
+                              size_t n_bytes) {
+    if (!from || f->share.take || (int)given->dtype != f->spec.dtype) return NULL;
+    return spans_claim(from, f->spec.name, given->values, n_bytes);
+}
+
+/* An INPUT or PART with this rank's share of each chosen field: where the solver wrote it, or in
+ * the one copy between its memory and the wire. chosen: by field number; from: NULL if everything
+ * is to be copied. NULL: no memory. */
+static message *shipment_message(const shipment *s, const header *h,
+                                 const penstock_array *const *chosen, arena *home,
+                                 const spans *from) {
+    message *m = message_empty(HEADER_BYTES + s->n_rows * ENTRY_BYTES, s->n_rows, s->n_rows);
+    size_t i;
+    if (!m) return NULL;
+    m->home = home;
+    for (i = 0; i < s->n_rows; i++) {
+        const field *f = &s->link->fields[s->rows[i].field];
+        const penstock_array *given = chosen[s->rows[i].field];
+        buffer *written = shipment_claim(f, given, from, s->rows[i].n_bytes);
+        if (written) {
+            written->holders++;
+            message_put(m, written);
+        } else if (message_add(m, s->rows[i].n_bytes)) {
+            share_pick(&f->share, &f->spec, given, message_bytes(m, i));
+        } else {
+            message_free(m);
+            return NULL;
+        }
+    }
+    wire_encode(m->frame, h, s->rows, s->n_rows);
+    return m;
 }
 
 /* A BUNCH with room for so many steps; h is the header of its first step. */
@@ -39,8 +67,7 @@ static message *shipment_bunch(const shipment *s, const header *h, size_t most, 
     return message_new(&all, s->rows, s->n_rows, sizes, s->n_rows + 1, home);
 }
 
-/* Writes this rank's share of each chosen field to place `at` of the frames of its row, in the one
- * copy between the solver's memory and the wire. chosen: by field number. */
+/* Writes this rank's share of each chosen field to place `at` of the frames of a BUNCH. */
 static void shipment_pack(const shipment *s, const penstock_array *const *chosen, message *m,
                           size_t at) {
     size_t i, first = m->n_payloads - s->n_rows;

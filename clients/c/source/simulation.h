@@ -16,6 +16,7 @@ struct penstock_simulation {
     json *assignment; /* holds the names */
     penstock_value *parameters;
     size_t n_parameters;
+    spans spans;
     line *lines; /* one a shard; none without a server */
     size_t n_lines;
     int opened;
@@ -37,6 +38,7 @@ static void simulation_free(penstock_simulation *sim) {
     if (!sim) return;
     for (i = 0; i < sim->n_lines; i++) line_drop(&sim->lines[i]);
     free(sim->lines);
+    spans_close(&sim->spans);
     json_free(sim->assignment);
     free(sim->parameters);
     free(sim);
@@ -49,7 +51,7 @@ static penstock_code simulation_shards(penstock_simulation *sim) {
     for (shard = shards ? shards->child : NULL; shard; shard = shard->next) {
         sender *found = link_sender(sim->link, json_text(shard, ""), n);
         if (!found) return sim->link->why.code;
-        line_begin(&sim->lines[sim->n_lines++], sim->link, found);
+        line_begin(&sim->lines[sim->n_lines++], sim->link, &sim->spans, found);
     }
     return PENSTOCK_OK;
 }
@@ -66,7 +68,7 @@ static penstock_code simulation_read(penstock_simulation **made, penstock_link *
         json_free(assignment);
         return no_memory(&link->why);
     }
-    sim->link = link, sim->assignment = assignment;
+    sim->link = link, sim->assignment = assignment, sim->spans.home = &link->arena;
     sim->began_s = sim->called_s = sim->asked_s = now_s();
     sim->ask_every = 1;
     sim->id = json_integer(json_get(assignment, "simulation"), 0);

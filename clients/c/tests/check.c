@@ -212,7 +212,7 @@ static void while_one_shard_has_no_room_the_others_are_heard(void) {
         shards[i] = zmq_socket(context, ZMQ_ROUTER);
         zmq_bind(shards[i], "tcp://127.0.0.1:*");
         zmq_getsockopt(shards[i], ZMQ_LAST_ENDPOINT, address, &n);
-        line_begin(&lines[i], NULL,
+        line_begin(&lines[i], NULL, NULL,
                    sender_open(context, i ? "1" : "0", address, &h, 100, NULL, NULL, &why));
         CHECK(lines[i].to);
     }
@@ -252,10 +252,11 @@ static void *run_on(penstock_link *link, penstock_simulation *sim, line *l) {
     link->bunch_bytes = 1 << 16, link->window_bytes = 1 << 20;
     CHECK(penstock_layout_box(link, "a", 1, shape, start, shape) == PENSTOCK_OK);
     CHECK(penstock_layout_box(link, "b", 1, shape, start, shape) == PENSTOCK_OK);
-    sim->link = link, sim->lease = 1, sim->opened = 1, sim->lines = l, sim->n_lines = 1;
+    sim->link = link, sim->spans.home = &link->arena, sim->lines = l, sim->n_lines = 1;
+    sim->lease = 1, sim->opened = 1;
     sim->called_s = now_s();
     link->context = context;
-    line_begin(l, link,
+    line_begin(l, link, &sim->spans,
                sender_open(context, "0", address, &identity, 1 << 20, NULL, NULL, &link->why));
     link->current = sim, l->to->planned = link->plan = 1, link->plan_made = 1;
     standings_make(&l->to->said, 1)->granted = 100;
@@ -309,6 +310,46 @@ static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
     CHECK(l.bunch && standings_refuse(&l.to->said, 1, "no", 2));
     CHECK(penstock_send(&sim, 20, fields, 1) == PENSTOCK_OK && penstock_cancelled(&sim));
     CHECK(!l.bunch && l.to->unacked.n == posted);
+    end_on(&link, &l, router);
+}
+
+/* Each step is made of the one before, in memory of the stream; some are acknowledged at once. */
+static void what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_next(void) {
+    penstock_array fields[1];
+    penstock_link link;
+    penstock_simulation sim;
+    line l;
+    const double *before = NULL, *waiting = NULL;
+    void *values, *again;
+    int i;
+    void *router = run_on(&link, &sim, &l);
+    link.bunch_bytes = 0;
+    for (i = 0; i < 20; i++) {
+        double *u;
+        CHECK(penstock_empty(&sim, "a", 8, PENSTOCK_F64, &values) == PENSTOCK_OK);
+        CHECK(penstock_empty(&sim, "a", 8, PENSTOCK_F64, &again) == PENSTOCK_OK);
+        CHECK(values && values == again && values != before && values != waiting);
+        CHECK(!before || before[7] == i);
+        u = values;
+        u[7] = i + 1;
+        fields[0] = penstock_f64("a", u, 8);
+        CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
+        CHECK(message_bytes(*window_at(&l.to->unacked, l.to->unacked.n - 1), 0) == values);
+        if (i == 9) waiting = u;
+        else if (i < 9 || i > 14) sender_acknowledged(l.to, l.to->next);
+        if (i > 14) waiting = NULL;
+        before = u;
+    }
+    CHECK(!l.to->unacked.n);
+    CHECK(penstock_send(&sim, 20, fields, 1) == PENSTOCK_OK); /* a steady state: once more */
+    CHECK(message_bytes(*window_at(&l.to->unacked, 0), 0) == values);
+    CHECK(penstock_empty(&sim, "a", 7, PENSTOCK_F64, &values) == PENSTOCK_LAYOUT_ERROR);
+    CHECK(penstock_empty(&sim, "a", 8, PENSTOCK_F32, &values) == PENSTOCK_OK);
+    fields[0] = penstock_f32("a", values, 8);
+    memset(values, 0, 8 * sizeof(float));
+    CHECK(penstock_send(&sim, 21, fields, 1) == PENSTOCK_OK); /* converted, so copied */
+    CHECK(message_bytes(*window_at(&l.to->unacked, 1), 0) != values);
+    spans_close(&sim.spans);
     end_on(&link, &l, router);
 }
 
@@ -395,6 +436,7 @@ int main(int argc, char **argv) {
     buffers_come_back_and_are_found_in_the_memory_that_is_lent();
     what_is_kept_back_leaves_before_another_field_shows_its_role();
     what_is_kept_back_is_dropped_when_a_refusal_is_heard();
+    what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_next();
     a_key_file_that_cannot_be_used_is_told_without_its_keys();
     a_parallel_program_without_its_ranks_is_told();
     printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",

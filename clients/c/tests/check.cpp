@@ -1,5 +1,6 @@
 // Tests of penstock.hpp alone, without a server: `make check`. What goes over the wire is tested by
 // tests/conformance.
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <iostream>
@@ -47,7 +48,12 @@ void a_link_alone_gives_one_simulation() {
                 [&] { (void)sim.parameter("z"); }, "an unknown parameter is an error");
             expect(has(unknown, "it has a."), "the error names the parameters");
             sim.send(0.1, {{"u", u}, {"f", f}, {"energy", 0.5}});
-            sim.send(0.2, {{"u", u.data(), 24}, {"f", f}, {"energy", 0.25}});
+            double *const next = sim.empty<double>("u", 24);
+            std::fill_n(next, 24, 2.0);
+            sim.send(0.2, {{"u", next, 24}, {"f", f}, {"energy", 0.25}});
+            const auto wrong = thrown<penstock::LayoutError>(
+                [&] { sim.empty<double>("u", 23); }, "another size is an error");
+            expect(has(wrong, "23 values"), "the error names it");
             const auto missing = thrown<penstock::LayoutError>(
                 [&] { sim.send(0.3, {{"u", u}}); }, "a step without its fields is an error");
             expect(has(missing, "lacks the field 'f'"), "the error names the field");

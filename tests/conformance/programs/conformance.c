@@ -21,7 +21,7 @@ typedef struct work {
     int64_t u_first, u_rows, x_first, x_rows;
     int64_t mine[5]; /* indices of v and w */
     size_t n_mine;
-    double u[4 * 6], v[5], w[5], x[64 * 256];
+    double u[4 * 6], v[5], w[5];
 } work;
 
 static int has(const work *work, char letter) { return strchr(work->fields, letter) != NULL; }
@@ -65,16 +65,22 @@ static penstock_code send_step(penstock_simulation *sim, work *work, int k) {
     const double a = given(sim, "a", 0), b = given(sim, "b", 0);
     const double seed = (double)(penstock_seed(sim) % 64) / 64;
     penstock_array fields[3];
+    penstock_code code;
+    void *x = NULL;
     size_t n = 0, i;
     for (i = 0; i < (size_t)work->u_rows * 6; i++)
         work->u[i] = a + 1000.0 * k + (double)work->u_first * 6 + (double)i + seed;
     for (i = 0; i < work->n_mine; i++)
         work->w[i] = (k % 2 ? -b : b) / (double)(1 << work->mine[i]);
-    for (i = 0; i < (size_t)work->x_rows * 256; i++)
-        work->x[i] = k + (double)work->x_first * 256 + (double)i;
     if (has(work, 'w')) fields[n++] = penstock_f64("w", work->w, work->n_mine);
     fields[n++] = penstock_f64("u", work->u, (size_t)work->u_rows * 6);
-    if (has(work, 'x')) fields[n++] = penstock_f64("x", work->x, (size_t)work->x_rows * 256);
+    if (has(work, 'x')) {
+        size_t n_x = (size_t)work->x_rows * 256;
+        if ((code = penstock_empty(sim, "x", n_x, PENSTOCK_F32, &x)) != PENSTOCK_OK) return code;
+        for (i = 0; i < n_x; i++)
+            ((float *)x)[i] = (float)k + (float)work->x_first * 256 + (float)i;
+        fields[n++] = penstock_f32("x", x, n_x);
+    }
     return penstock_send(sim, given(sim, "timed", 1) != 0 ? k / 100.0 : PENSTOCK_NO_TIME, fields, n);
 }
 

@@ -27,11 +27,11 @@ struct Strips {
         link.layout(name, {n, width}, {first, 0}, {lines, width});
     }
 
-    std::vector<double> plus(double value) const {
-        std::vector<double> values(static_cast<std::size_t>(lines * width));
-        for (std::size_t i = 0; i < values.size(); i++)
+    std::size_t size() const { return static_cast<std::size_t>(lines * width); }
+
+    void plus(double value, double *values) const {
+        for (std::size_t i = 0; i < size(); i++)
             values[i] = value + static_cast<double>(first * width) + static_cast<double>(i);
-        return values;
     }
 };
 
@@ -67,11 +67,16 @@ struct Program {
                 sim.fail("asked to fail at step " + std::to_string(k));
                 return;
             }
-            const auto us = u.plus(a + 1000.0 * k + remainder / 64), xs = x.plus(k);
+            std::vector<double> us(u.size());
+            u.plus(a + 1000.0 * k + remainder / 64, us.data());
             const auto ws = halves(k % 2 ? -b : b);
             std::vector<Array> step{{"u", us}};
             if (has('w')) step.emplace_back("w", ws);
-            if (has('x')) step.emplace_back("x", xs);
+            if (has('x')) {
+                double *const xs = sim.empty<double>("x", x.size());
+                x.plus(k, xs);
+                step.emplace_back("x", xs, x.size());
+            }
             if (timed) sim.send(k / 100.0, step);
             else sim.send(step);
             std::this_thread::sleep_for(pause);

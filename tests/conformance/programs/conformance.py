@@ -49,7 +49,8 @@ def main() -> None:
                 if "w" in fields:
                     step["w"] = (-1.0) ** k * p["b"] * 2.0**-mine
                 if "x" in fields:
-                    step["x"] = k + x
+                    step["x"] = sim.empty("x", x.shape)
+                    step["x"][:] = k + x
                 sim.send(k / 100 if p["timed"] else None, **step)
                 time.sleep(p["pause_s"])
                 if sim.cancelled:

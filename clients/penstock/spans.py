@@ -1,0 +1,98 @@
+"""Memory of the stream that a solver writes a field of a step into, so that nothing is copied.
+
+Of a large step the copy into the window is most of what `send` costs. ADIOS2 calls such memory a
+span. An array is with the solver until it is sent, on its way until it is acknowledged, and may be
+read by the solver until the one after it is sent: an explicit scheme needs the step before. So a
+field has two, and those on their way. Owned by the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from penstock.arena import address
+from penstock.buffers import Buffers
+
+
+class _Span:
+    """memory: what `Buffers` gave; array: what the solver got, the same bytes in its own shape."""
+
+    def __init__(self, memory: np.ndarray, shape: tuple[int, ...]) -> None:
+        self.memory, self.array = memory, memory.reshape(shape)
+        self.on_its_way = False
+
+    def is_in(self, values: Any) -> bool:
+        """Whether it is these values, in whatever shape."""
+        return (
+            type(values) is np.ndarray
+            and values.size == self.memory.size
+            and values.dtype == self.memory.dtype
+            and values.flags.c_contiguous
+            and address(values) == address(self.memory)
+        )
+
+
+class Spans:
+    """Two for each field that asks: the one that the solver writes, and the one it sent last."""
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
+        self._next: dict[str, _Span] = {}
+        self._last: dict[str, _Span] = {}
+
+    def empty(
+        self, field: str, shape: tuple[int, ...], sent: tuple[int, ...], dtype: np.dtype
+    ) -> np.ndarray:
+        """What the solver is to write: its `shape`, or as the stream has it, `sent`.
+
+        The same one until that was sent, so that a solver that asks twice gets no second.
+        """
+        span = self._next.get(field)
+        if span is None or (span.memory.shape, span.memory.dtype) != (sent, dtype):
+            self._leave(self._next.pop(field, None))
+            span = self._next[field] = _Span(self._buffers.take(sent, dtype), shape)
+        elif span.array.shape != shape:
+            span.array = span.memory.reshape(shape)
+        return span.array
+
+    def sent(self, fields: Mapping[str, Any]) -> None:
+        """The solver hands these over, on whatever way they go: it reads them only, from now on."""
+        for field in [name for name, span in self._next.items() if span.is_in(fields.get(name))]:
+            self._leave(self._last.pop(field, None))
+            span = self._last[field] = self._next.pop(field)
+            span.array.flags.writeable = False
+
+    def claim(self, field: str, values: np.ndarray) -> np.ndarray | None:
+        """The memory, if the values lie in it and it can go on its way; None: copy them."""
+        span = self._last.get(field)
+        if span is None or span.on_its_way or not span.is_in(values):
+            return None
+        span.on_its_way = True
+        return span.memory
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory for a copy of what is somewhere else."""
+        return self._buffers.take(shape, dtype)
+
+    def give_back(self, memory: np.ndarray) -> None:
+        """What `claim` or `take` gave is acknowledged."""
+        for span in self._last.values():
+            if span.memory is memory:
+                span.on_its_way = False
+                return
+        self._buffers.give(memory)
+
+    def close(self) -> None:
+        """The solver has done with all of them."""
+        for span in (*self._next.values(), *self._last.values()):
+            self._leave(span)
+        self._next.clear()
+        self._last.clear()
+
+    def _leave(self, span: _Span | None) -> None:
+        """The solver has done with it; what is on its way is given back later."""
+        if span is not None and not span.on_its_way:
+            self._buffers.give(span.memory)
