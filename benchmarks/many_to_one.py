@@ -14,7 +14,7 @@ door on. Peers (carriers.py), k producers and a consumer that has an arena of th
 Every producer hands over one array again and again. Ours copies it into the stream's window; with
 --in-place it lies in memory of the stream (`sim.empty`), as that of a solver that computes there.
 A producer is at most 64 MB ahead of its consumer, which is Penstock's window; --ahead changes that
-for the peers. Beside all sides runs a training loop with one thread. Rates are taken between 10 %
+for the peers. Beside all sides runs a training loop with one thread. Rates are taken between 25 %
 and 90 % of the bytes. The sides alternate; a ratio is the median of the rounds' ratios.
 
 holds: over TCP, which ours takes, at 80 kB at least 2 times the best of the others and at 8 MB at

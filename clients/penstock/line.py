@@ -53,7 +53,7 @@ class Line:
         spans: Spans,
         bunch_bytes: int,
     ) -> None:
-        self._sender, self._make_header = sender, make_header
+        self.sender, self._make_header = sender, make_header
         self._buffers, self._spans, self._bunch_bytes = buffers, spans, bunch_bytes
         self.bunch: Bunch | None = None  # has room for at least one more step
         self._put_s = -math.inf
@@ -78,7 +78,7 @@ class Line:
         if bunch is None and most < 2:
             payloads = shipment.payloads(values, self._spans)
             header = self._make_header(Kind.PART, shipment.table, step, t)
-            self._sender.post(header, payloads, give_back=self._spans.give_back)
+            self.sender.post(header, payloads, give_back=self._spans.give_back)
         else:
             if bunch is None:
                 bunch = self.bunch = Bunch(shipment, self._buffers, most, now_s)
@@ -98,7 +98,7 @@ class Line:
                 self._late_s += max(0.0, away_s - (kept_from_running_s() - bunch.kept_s))
             if now_s - bunch.began_s > OLD_S:
                 self.flush()
-        self._sender.glance(now_s)
+        self.sender.glance(now_s)
 
     def waited(self, seconds: float) -> None:
         """The solver was kept for so long in this call, with nothing kept back."""
@@ -118,7 +118,7 @@ class Line:
             header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
             memory, self._put_s = bunch.memory(), bunch.put_s
             payloads = [array[: bunch.n] for array in memory]
-            self._sender.post(header, payloads, memory, self._buffers.give)
+            self.sender.post(header, payloads, memory, self._buffers.give)
 
 
 class Bunch:
@@ -131,7 +131,7 @@ class Bunch:
         self._rows: list[tuple[int, int, float]] = []
         self._steps = buffers.take((most,), wire.STEP)
         self._blocks = shipment.blocks(buffers, most)
-        self._lanes = [(*usual, block) for usual, block in zip(shipment.usual, self._blocks)]
+        self._lanes: list[tuple[str, tuple[int, ...], Any, np.dtype, ndarray]] = []
 
     @property
     def n(self) -> int:
@@ -143,6 +143,10 @@ class Bunch:
 
     def add(self, values: Sequence[np.ndarray], step: int, t: float, now_s: float) -> None:
         """Takes a copy of what `shipment.check` let through."""
+        self._lanes = [
+            (*usual, given.dtype, block)
+            for usual, given, block in zip(self._shipment.usual, values, self._blocks)
+        ]
         self._shipment.pack(values, self._blocks, len(self._rows))
         self._rows.append((step, 0, t))
         self.put_s = now_s
@@ -150,17 +154,16 @@ class Bunch:
     def join(self, given: Mapping[str, Any], step: int, t: float, now_s: float) -> bool:
         """As `check` and `add`, for the usual step; False where it takes more than that.
 
-        The usual one follows quickly, leaves room for another, and comes as arrays of its rank.
+        The usual one follows quickly, leaves room for another, and comes as arrays of its rank
+        with the dtypes of the one before.
         """
         rows, lanes = self._rows, self._lanes
         at = len(rows)
         if at + 1 >= self._most or now_s - self.put_s > QUICK_S or len(given) != len(lanes):
             return False
-        for name, shape, take, block in lanes:
+        for name, shape, take, dtype, block in lanes:
             values = given.get(name)
-            if type(values) is not ndarray or values.shape != shape:
-                return False
-            if values.dtype.kind not in "fiub":
+            if type(values) is not ndarray or values.dtype is not dtype or values.shape != shape:
                 return False
             block[at] = values if take is None else values[take]
         rows.append((step, 0, t))

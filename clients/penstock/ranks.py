@@ -28,7 +28,7 @@ class Ranks:
         self._comm, self._meanwhile = comm, meanwhile
         self._asked: tuple[Any, np.ndarray, np.ndarray] | None = None  # a request and its memory
         self._asked_s = time.monotonic()
-        self._calls, self._every = 0, 1  # of `anywhere` since it asked, and until it asks
+        self._every = 1  # of so many steps all ranks are asked
         if comm is None:
             _refuse_hidden_ranks()
 
@@ -47,31 +47,29 @@ class Ranks:
             raise ConnectionLost(answer["why"])
         return answer
 
-    def anywhere(self, here: Callable[[], bool]) -> bool:
-        """Whether it was so on any rank when they last asked; collective, False at first.
+    def anywhere(self, here: Callable[[], bool]) -> tuple[bool, int]:
+        """Whether it was so on any rank when they last asked, False at first, and for how many
+        steps there is nothing new to ask; collective.
 
         Nobody waits here for ranks that are less than a step behind, as they would for an answer of
         now: every step of every rank would take as long as the slowest. Ranks with quick steps ask
         every few of them; they agree on how many. A lone rank has its own answer.
         """
         if self.size == 1:
-            return here()
-        self._calls += 1
-        if self._calls < self._every:
-            return False
+            return here(), 0
         now_s = time.monotonic()
-        step_s = ASK_S if self._asked is None else (now_s - self._asked_s) / self._calls
+        step_s = ASK_S if self._asked is None else (now_s - self._asked_s) / self._every
         mine, self._asked_s = np.array([int(here()), int(1e6 * step_s)], dtype="i8"), now_s
         answer, step_us = self._answer()
         self._every = min(max(1, int(1e6 * ASK_S) // max(1, step_us)), ASK_STEPS)
-        self._calls, total = 0, np.zeros(2, dtype="i8")
+        total = np.zeros(2, dtype="i8")
         self._asked = self._comm.Iallreduce(mine, total), mine, total
-        return answer
+        return answer, self._every - 1
 
     def forget(self) -> None:
         """Before `anywhere` is asked about something else; collective in the same sense."""
         self._answer()
-        self._calls, self._every = 0, 1
+        self._every = 1
 
     def _answer(self) -> tuple[bool, int]:
         """What was asked last: the flag, and microseconds a step in the mean of the ranks."""

@@ -71,7 +71,7 @@ class Outlet(Protocol):
     def senders(self, shards: tuple[str, ...]) -> list[Sender]: ...
     def tell_plan(self, senders: list[Sender]) -> None: ...
     def header(self, kind: Kind, assignment: Assignment) -> Header: ...
-    def anywhere(self, here: Callable[[], bool]) -> bool: ...
+    def anywhere(self, here: Callable[[], bool]) -> tuple[bool, int]: ...
     def finished(self, simulation: Simulation) -> None: ...
 
 
@@ -96,17 +96,19 @@ class Simulation:
         self.time_s = {"seconds": 0.0, "credit": 0.0, "window": 0.0}
         self._began_s = self._called_s = time.monotonic()
         self._assignment = assignment
-        self._outlet, self._anywhere = outlet, outlet.anywhere
+        self._outlet = outlet
         self._segment_steps = outlet.segment_steps
-        self._calls = 0
+        self._calls = 0  # of `send`, without those that joined a bunch
         self._last_t: float | None = None
         self._cancelled = ""  # the reason, as soon as all ranks know
+        self._unasked = 0  # for so many calls of `cancelled` there is nothing new
         self._senders = outlet.senders(assignment.shards)  # none without a server
         self._spans = Spans(outlet.buffers)
         self._lines = [
             Line(sender, self._header, outlet.buffers, self._spans, outlet.bunch_bytes)
             for sender in self._senders
         ]
+        self._only = self._lines[0] if len(self._lines) == 1 else None
         self._opened = False
         self._shipment: Shipment | None = None  # of the last step; its plan has been told
         self._until, self._until_s = 0, 0.0  # steps below and before may join a bunch
@@ -118,8 +120,13 @@ class Simulation:
         Of several ranks all get the same answer, some steps after one of them has heard it (two, or
         what they make in 0.1 s, at most 32), so that none waits for the others here.
         """
-        if not self._cancelled and self._anywhere(self._refused):
-            self._cancelled = self.refusal or "A shard refused what another rank sent."
+        if self._unasked:
+            self._unasked -= 1
+            return False
+        if not self._cancelled:
+            refused, self._unasked = self._outlet.anywhere(self._refused)
+            if refused:
+                self._cancelled = self.refusal or "A shard refused what another rank sent."
         return bool(self._cancelled)
 
     @property
@@ -174,15 +181,14 @@ class Simulation:
                 "for a steady problem."
             )
         self._last_t = t
-        self._calls += 1
-        time_sent = wire.NO_TIME if t is None else float(t)
+        time_sent = t if type(t) is float else _as_time(t)
         step, now_s = self.steps, time.monotonic()
         if step < self._until and now_s < self._until_s:
-            bunch = self._lines[step // self._segment_steps % len(self._lines)].bunch
+            bunch = (self._only or self._line_of(step // self._segment_steps)).bunch
             if bunch is not None and bunch.join(fields, step, time_sent, now_s):
                 self.steps, self._called_s = step + 1, now_s
                 return
-        self._until = 0
+        self._calls, self._until = self._calls + 1, 0
         self._glance(now_s)
         self._spans.sent(fields)
         if (self._calls - 1) % self._outlet.every:
@@ -198,8 +204,8 @@ class Simulation:
         if shipment is not self._shipment:
             self._open()
             self._shipment = shipment
-        at, ordinal = segment % len(self._senders), segment // len(self._senders)
-        sender, line = self._senders[at], self._lines[at]
+        line, ordinal = self._line_of(segment), segment // len(self._senders)
+        sender = line.sender
         refusal = self.refusal
         if refusal is None and not self._has_room(sender, ordinal):
             now_s += self._await_room(sender, ordinal)
@@ -241,6 +247,9 @@ class Simulation:
             return False
         self.fail(f"{type(error).__name__}: {error}")
         return isinstance(error, Exception)
+
+    def _line_of(self, segment: int) -> Line:
+        return self._lines[segment % len(self._lines)]
 
     def _refused(self) -> bool:
         """Whether a shard refused it on this rank, as far as can be known now."""
@@ -354,3 +363,7 @@ class Simulation:
             kind, base.campaign, base.simulation, base.lease, step, base.part, base.n_parts,
             base.plan, base.geometry, 0, 0, t, entries,
         )  # fmt: skip
+
+
+def _as_time(t: Any) -> float:
+    return wire.NO_TIME if t is None else float(t)

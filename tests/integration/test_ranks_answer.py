@@ -29,34 +29,56 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+class Program:
+    """Three ranks that ask at every step, if there is something to ask.
+
+    One thread asks for all: a rank that waited for the next would do so for ever.
+    """
+
+    def __init__(self) -> None:
+        self._ranks = [Ranks(comm) for comm in ThreadedComm.ranks(3)]
+        self._unasked = [0, 0, 0]
+
+    def ask(self, flags: tuple[bool, bool, bool]) -> list[bool]:
+        return [self._ask_one(i, flag) for i, flag in enumerate(flags)]
+
+    def forget(self) -> None:
+        """The next simulation."""
+        self._unasked = [0, 0, 0]
+        for rank in self._ranks:
+            rank.forget()
+
+    def _ask_one(self, i: int, flag: bool) -> bool:
+        if self._unasked[i]:
+            self._unasked[i] -= 1
+            return False
+        answer, self._unasked[i] = self._ranks[i].anywhere(partial(bool, flag))
+        return answer
+
+
 @pytest.fixture
-def ranks(clock: Clock) -> list[Ranks]:
-    return [Ranks(comm) for comm in ThreadedComm.ranks(3)]
-
-
-def ask(ranks: list[Ranks], flags: tuple[bool, bool, bool]) -> list[bool]:
-    """One thread asks for all: a rank that waited for the next would do so for ever."""
-    return [rank.anywhere(partial(bool, flag)) for rank, flag in zip(ranks, flags)]
+def program(clock: Clock) -> Program:
+    return Program()
 
 
 def test_nobody_waits_for_ranks_that_are_less_than_a_step_behind(
-    ranks: list[Ranks], clock: Clock
+    program: Program, clock: Clock
 ) -> None:
     flags = [(False, False, False), (False, True, False), (True, True, True), (False,) * 3]
     answers = []
     for step in flags:
-        answers.append(ask(ranks, step))
+        answers.append(program.ask(step))
         clock.now += 2 * ASK_S
     assert answers == [[False] * 3, [False] * 3, [True] * 3, [True] * 3]
 
 
 @pytest.mark.parametrize("step_s", [0.0, 1e-4, 0.3 * ASK_S, 0.9 * ASK_S])
 def test_ranks_with_quick_steps_ask_every_few_and_hear_it_at_the_same_step(
-    ranks: list[Ranks], clock: Clock, step_s: float
+    program: Program, clock: Clock, step_s: float
 ) -> None:
     heard = []
     for step in range(90):
-        answers = ask(ranks, (False, step >= 30, False))
+        answers = program.ask((False, step >= 30, False))
         assert len(set(answers)) == 1
         heard += [step] * answers[0]
         clock.now += step_s
@@ -65,14 +87,14 @@ def test_ranks_with_quick_steps_ask_every_few_and_hear_it_at_the_same_step(
     assert every == {min(ASK_STEPS, int(ASK_S / step_s + 1e-6) if step_s else ASK_STEPS)}
 
 
-def test_of_what_is_over_nothing_is_heard(ranks: list[Ranks]) -> None:
+def test_of_what_is_over_nothing_is_heard(program: Program) -> None:
     for _ in range(3):
-        ask(ranks, (True, False, False))
-    for rank in ranks:
-        rank.forget()
-    assert ask(ranks, (False,) * 3) == [False] * 3
+        program.ask((True, False, False))
+    program.forget()
+    assert program.ask((False,) * 3) == [False] * 3
 
 
 def test_one_rank_has_its_own_answer_at_once(clock: Clock) -> None:
     alone = Ranks(ThreadedComm.ranks(1)[0])
-    assert [alone.anywhere(partial(bool, flag)) for flag in (False, True)] == [False, True]
+    answers = [alone.anywhere(partial(bool, flag)) for flag in (False, True)]
+    assert answers == [(False, 0), (True, 0)]

@@ -83,8 +83,8 @@ class Outlet:
 
     def tell_plan(self, senders: Any) -> None: ...
 
-    def anywhere(self, here: Callable[[], bool]) -> bool:
-        return here()
+    def anywhere(self, here: Callable[[], bool]) -> tuple[bool, int]:
+        return here(), 0
 
     def header(self, kind: Kind, assignment: Any) -> Header:
         return Header(kind, campaign=1)
