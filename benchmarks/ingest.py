@@ -4,9 +4,9 @@ ours: the coordinator and one receiver as processes, as a run starts them, and k
 that call `sim.send` as fast as it lets them. Every check of the door is on: credit, layout, table,
 finite values, exactly once; --language c has them written in C (stream.c). Their array is copied,
 as that of a solver which goes on computing in it; with --in-place it lies in memory of the stream
-(`sim.empty`), and neither side's clients copy. peer: k programs that
-PUSH the same arrays, and one that PULLs them into preallocated memory and does nothing else. Beside
-both a training loop with one thread. The arena is at least four times the last-level cache and what
+(`sim.empty`) and is not. peer: k programs that PUSH the same arrays, from 64 kB on without a copy
+(with --peer-copies they copy as well), and one that PULLs them into preallocated memory and does
+nothing else. Beside both a training loop with one thread. The arena is at least four times the last-level cache and what
 clients may be ahead (not so at 128 MB from many clients), and every place in it is written once.
 ours goes over TCP; --same-host adds a run through the memory that clients lend to a receiver on
 their host.
@@ -110,7 +110,7 @@ push.setsockopt(zmq.SNDHWM, max(2, (1 << 26) // values.nbytes))
 push.connect(sys.argv[3])
 view = values.view("u1").data
 for step in range(int(sys.argv[2])):
-    push.send(view, copy=values.nbytes < 65536)
+    push.send(view, copy=values.nbytes < 65536 or sys.argv[4] == "copies")
 push.close(linger=-1)
 context.term()
 """
@@ -155,7 +155,7 @@ def client(options: argparse.Namespace, folder: Path) -> Sequence[str]:
     return (sys.executable, "-c", IN_PLACE if options.in_place else OURS)
 
 
-def raw(values: int, steps: int, clients: int) -> float:
+def raw(values: int, steps: int, clients: int, copies: bool = False) -> float:
     """Bytes per second into preallocated memory."""
     total = steps * clients
     address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
@@ -167,7 +167,7 @@ def raw(values: int, steps: int, clients: int) -> float:
             arrived = np.memmap(file, dtype="<u8", mode="r")
             here.train()
             for _ in range(clients):
-                here.start("-c", RAW, values, steps, address)
+                here.start("-c", RAW, values, steps, address, "copies" if copies else "")
             return rate(lambda: int(arrived[0]), total, values * 4, here)
     finally:
         file.unlink()
@@ -213,7 +213,7 @@ def measure(options: argparse.Namespace, program: Sequence[str]) -> list[dict[st
             pairs, curve, same_host = [], [], []
             for _ in range(options.pairs):
                 size_of = (n_bytes // 4, steps, clients)
-                pairs.append((ours_by(*size_of), raw(*size_of)))
+                pairs.append((ours_by(*size_of), raw(*size_of, options.peer_copies)))
                 if options.same_host:
                     same_host.append(ours_by(*size_of, same_host=True) / pairs[-1][1])
                 if options.curve:
@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--in-place", action="store_true", help="ours writes to the stream's memory"
     )
+    parser.add_argument("--peer-copies", action="store_true", help="as a solver's clients have to")
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
@@ -286,6 +287,7 @@ def main() -> None:
                 "unit": f"GB/s at {worst['size']} a step from {worst['clients']} clients",
                 "language": options.language,
                 "in_place": options.in_place,
+                "peer_copies": options.peer_copies,
                 "holds": all(map(holds, rows)),
                 "rows": rows,
             }

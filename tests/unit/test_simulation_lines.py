@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,18 @@ class Shard:
 class Outlet:
     """What a link gives a simulation."""
 
-    def __init__(self, shards: int, segment_steps: int, every: int = 1) -> None:
+    def __init__(
+        self, shards: int, segment_steps: int, every: int = 1, field: FieldSpec = U
+    ) -> None:
         self.segment_steps, self.every, self.bunch_bytes = segment_steps, every, 1 << 18
         self.buffers = Buffers()
         self.shards = [Shard() for _ in range(shards)]
-        self._shipment = Shipment("step", [U], {"u": whole(U)})
+        self._shipment = Shipment("step", [field], {"u": whole(field)})
 
     def shipment(self, fields: Any, when: str) -> Shipment:
+        return self._shipment
+
+    def step_shipment(self) -> Shipment | None:
         return self._shipment
 
     def senders(self, shards: tuple[str, ...]) -> Any:
@@ -231,3 +237,43 @@ def test_what_is_kept_back_is_dropped_when_a_refusal_is_heard(clock: Clock) -> N
     sim.end()
     assert outlet.shards[0].messages == before
     assert sim.outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    ("bunch_bytes", "field", "lies_in_the_stream"),
+    [
+        (0, U, True),
+        (2 * (16 + 16), U, False),  # two steps share a message: a copy is the lesser evil
+        (0, replace(U, crop=((1, 3),)), False),
+        (0, replace(U, stride=(2,)), False),
+    ],
+)
+def test_only_what_leaves_as_it_is_is_computed_in_the_memory_of_the_stream(
+    bunch_bytes: int, field: FieldSpec, lies_in_the_stream: bool
+) -> None:
+    outlet = Outlet(2, segment_steps=1, field=field)
+    outlet.bunch_bytes = bunch_bytes
+    sim = Simulation(Assignment(), outlet)  # type: ignore[arg-type]
+    u = sim.empty("u", 4)
+    assert (u.shape, u.dtype) == ((4,), np.dtype("float32"))
+    assert (sim.empty("u", 4) is u) == lies_in_the_stream
+    u[:] = 1.0
+    sim.send(0.0, u=u)
+    assert u.flags.writeable != lies_in_the_stream
+    assert not np.shares_memory(sim.empty("u", 4), u)  # an explicit scheme reads it now
+
+
+@pytest.mark.parametrize(("every", "wanted"), [(2, []), (1, [(5, 5)])])
+def test_a_step_that_is_not_sent_can_be_read_until_the_next_as_well(
+    every: int, wanted: list[tuple[int, int]]
+) -> None:
+    outlet = Outlet(1, segment_steps=1, every=every)
+    outlet.bunch_bytes = 0
+    sim = Simulation(Assignment(*wanted), outlet)  # type: ignore[arg-type]
+    before = np.zeros(4)
+    for step in range(8):
+        u = sim.empty("u", 4)
+        np.add(before, 1, out=u)
+        sim.send(float(step), u=u)
+        assert (u == step + 1).all()
+        before = u
