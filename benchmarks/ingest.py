@@ -6,10 +6,10 @@ finite values, exactly once; --language c has them written in C (stream.c). Thei
 as that of a solver which goes on computing in it; with --in-place it lies in memory of the stream
 (`sim.empty`) and is not. peer: k programs that PUSH the same arrays, from 64 kB on without a copy
 (with --peer-copies they copy as well), and one that PULLs them into preallocated memory and does
-nothing else. Beside both a training loop with one thread. The arena is at least four times the last-level cache and what
-clients may be ahead (not so at 128 MB from many clients), and every place in it is written once.
-ours goes over TCP; --same-host adds a run through the memory that clients lend to a receiver on
-their host.
+nothing else. Beside both a training loop with one thread. The arena is at least four times the
+last-level cache and what clients may be ahead (not so at 128 MB from many clients), and every place
+in it is written once. ours goes over TCP; --same-host adds a run through the memory that clients
+lend to a receiver on their host.
 
 Rates are taken between 25 % and 90 % of the bytes. Ours and the peer alternate; the ratio is the
 median of the pairs' ratios. holds: at least 0.75 from 80 kB a step up, at least 0.5 below, and on

@@ -150,8 +150,9 @@ penstock_code penstock_inputs(penstock_simulation *sim, const penstock_array *fi
 /* Memory for this rank's part of a field of the next step, for a solver that computes a large field
  * straight into it: what it then gives to penstock_send is sent from there, without a copy, if the
  * campaign wants the field whole and in this dtype, and else copied as usual. Its content is
- * arbitrary. The same memory until it is sent; after that it may be read, not written, until the
- * next of its field is sent or the simulation is over. */
+ * arbitrary. The same memory, unless another size is asked for, until it is given to penstock_send,
+ * from its first value on; after that it may be read, not written, until the next of its field has
+ * been sent or the simulation is over. */
 penstock_code penstock_empty(penstock_simulation *sim, const char *field, size_t n_values,
                              penstock_dtype dtype, void **values);
 

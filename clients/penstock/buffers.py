@@ -1,7 +1,8 @@
 """Memory for what is on its way to a shard, used again as soon as it is acknowledged.
 
 Fresh memory for every step costs page faults, for large steps more than the copy into it. There is
-never more here than was unacknowledged at one time: a window for each shard. Owned by the link.
+never more here than was unacknowledged at one time, a window for each shard, and what the solver
+has of it (spans.py). Owned by the link.
 """
 
 from __future__ import annotations

@@ -66,13 +66,19 @@ class Shipment:
 
     def payloads(self, values: Sequence[np.ndarray], spans: Spans) -> list[np.ndarray]:
         """This rank's share of what `check` let through: where the solver wrote it, or a copy."""
-        payloads = []
-        for (spec, share), given in zip(self._fields.values(), values):
-            array = spans.claim(spec.name, given) if share.take is None else None
-            if array is None:
-                array = spans.take(share.sent_shape, spec.dtype)
-                array[...] = share.pick(given)  # converts as well
-            payloads.append(array)
+        payloads: list[np.ndarray] = []
+        try:
+            for (spec, share), given in zip(self._fields.values(), values):
+                array = spans.claim(spec.name, given) if share.take is None else None
+                payloads.append(
+                    spans.take(share.sent_shape, spec.dtype) if array is None else array
+                )
+                if array is None:
+                    payloads[-1][...] = share.pick(given)  # converts as well
+        except BaseException:
+            for payload in payloads:
+                spans.give_back(payload)
+            raise
         return payloads
 
     def expects(self, field: str, shape: tuple[int, ...]) -> tuple[FieldSpec, Share]:

@@ -1,7 +1,8 @@
 """One simulation on one MPI rank: checks what the solver sends and puts it on the way.
 
 The way of a step begins here: `send` checks it, waits for credit, and puts this rank's share of
-each field on the line to the shard that the step's segment belongs to, in one copy.
+each field on the line to the shard that the step's segment belongs to: a copy of it, or the memory
+of the stream that the solver wrote it into.
 """
 
 from __future__ import annotations
@@ -124,9 +125,11 @@ class Simulation:
             self._unasked -= 1
             return False
         if not self._cancelled:
-            refused, self._unasked = self._outlet.anywhere(self._refused)
+            refused, unasked = self._outlet.anywhere(self._refused)
             if refused:
                 self._cancelled = self.refusal or "A shard refused what another rank sent."
+            else:
+                self._unasked = unasked
         return bool(self._cancelled)
 
     @property
@@ -158,6 +161,7 @@ class Simulation:
         ends; writing through a view made before, or reading later, gives wrong values. Raises
         LayoutError for an unknown field or a shape that is not this rank's.
         """
+        self._check_running()
         wanted = tuple(np.atleast_1d(shape).tolist())
         shipment = self._outlet.step_shipment()
         if shipment is None:
@@ -174,7 +178,7 @@ class Simulation:
         missing or of the wrong shape, and ConnectionLost when a shard is gone for good.
         """
         if self.outcome is not None:
-            raise LayoutError(f"Simulation {self.id} has {self.outcome}; it takes no more steps.")
+            self._check_running()
         if t is not None and t == self._last_t:
             raise LayoutError(
                 f"Simulation {self.id} sends the time {t} twice. Send each step once; leave t out "
@@ -247,6 +251,10 @@ class Simulation:
             return False
         self.fail(f"{type(error).__name__}: {error}")
         return isinstance(error, Exception)
+
+    def _check_running(self) -> None:
+        if self.outcome is not None:
+            raise LayoutError(f"Simulation {self.id} has {self.outcome}; it takes no more steps.")
 
     def _line_of(self, segment: int) -> Line:
         return self._lines[segment % len(self._lines)]

@@ -18,17 +18,27 @@ from penstock.buffers import Buffers
 
 
 class _Span:
-    """memory: what `Buffers` gave; array: what the solver got, the same bytes in its own shape."""
+    """memory: what `Buffers` gave; the solver has the same bytes, in shapes of its own."""
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...]) -> None:
-        self.memory, self.array = memory, memory.reshape(shape)
-        self.on_its_way = False
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory, self.on_its_way = memory, False
+        self._arrays: dict[tuple[int, ...], np.ndarray] = {}
 
-    def is_in(self, values: Any) -> bool:
-        """Whether it is these values, in whatever shape."""
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._arrays.setdefault(shape, self.memory.reshape(shape))
+
+    def close(self) -> None:
+        """The solver writes no more."""
+        for array in self._arrays.values():
+            array.flags.writeable = False
+
+    def has_part_of(self, values: Any) -> bool:
+        return bool(np.may_share_memory(np.asarray(values), self.memory))
+
+    def is_all_of(self, values: np.ndarray) -> bool:
+        """Whether it can be sent for these values, in whatever shape."""
         return (
-            type(values) is np.ndarray
-            and values.size == self.memory.size
+            values.size == self.memory.size
             and values.dtype == self.memory.dtype
             and values.flags.c_contiguous
             and address(values) == address(self.memory)
@@ -42,6 +52,7 @@ class Spans:
         self._buffers = buffers
         self._next: dict[str, _Span] = {}
         self._last: dict[str, _Span] = {}
+        self._before: list[_Span] = []  # the last of the last `send`, which may still be read in it
 
     def empty(
         self, field: str, shape: tuple[int, ...], sent: tuple[int, ...], dtype: np.dtype
@@ -50,25 +61,30 @@ class Spans:
 
         The same one until that was sent, so that a solver that asks twice gets no second.
         """
+        self._settle()
         span = self._next.get(field)
-        if span is None or (span.memory.shape, span.memory.dtype) != (sent, dtype):
-            self._leave(self._next.pop(field, None))
-            span = self._next[field] = _Span(self._buffers.take(sent, dtype), shape)
-        elif span.array.shape != shape:
-            span.array = span.memory.reshape(shape)
-        return span.array
+        if span is not None and (span.memory.shape, span.memory.dtype) != (sent, dtype):
+            self._leave(self._next.pop(field))
+            span = None
+        if span is None:
+            span = self._next[field] = _Span(self._buffers.take(sent, dtype))
+        return span.array(shape)
 
     def sent(self, fields: Mapping[str, Any]) -> None:
         """The solver hands these over, on whatever way they go: it reads them only, from now on."""
-        for field in [name for name, span in self._next.items() if span.is_in(fields.get(name))]:
-            self._leave(self._last.pop(field, None))
-            span = self._last[field] = self._next.pop(field)
-            span.array.flags.writeable = False
+        self._settle()
+        for field, values in fields.items():
+            span = self._next.get(field)
+            if span is not None and span.has_part_of(values):
+                if field in self._last:
+                    self._before.append(self._last[field])
+                self._last[field] = self._next.pop(field)
+                span.close()
 
     def claim(self, field: str, values: np.ndarray) -> np.ndarray | None:
         """The memory, if the values lie in it and it can go on its way; None: copy them."""
         span = self._last.get(field)
-        if span is None or span.on_its_way or not span.is_in(values):
+        if span is None or span.on_its_way or not span.is_all_of(values):
             return None
         span.on_its_way = True
         return span.memory
@@ -79,7 +95,7 @@ class Spans:
 
     def give_back(self, memory: np.ndarray) -> None:
         """What `claim` or `take` gave is acknowledged."""
-        for span in self._last.values():
+        for span in (*self._last.values(), *self._before):
             if span.memory is memory:
                 span.on_its_way = False
                 return
@@ -87,12 +103,20 @@ class Spans:
 
     def close(self) -> None:
         """The solver has done with all of them."""
+        self._settle()
         for span in (*self._next.values(), *self._last.values()):
             self._leave(span)
         self._next.clear()
         self._last.clear()
 
-    def _leave(self, span: _Span | None) -> None:
+    def _settle(self) -> None:
+        """The last `send` is over: nobody reads what was sent before its fields."""
+        for span in self._before:
+            self._leave(span)
+        self._before.clear()
+
+    def _leave(self, span: _Span) -> None:
         """The solver has done with it; what is on its way is given back later."""
-        if span is not None and not span.on_its_way:
+        span.close()
+        if not span.on_its_way:
             self._buffers.give(span.memory)

@@ -11,6 +11,7 @@ import pytest
 
 from penstock import line, simulation
 from penstock.buffers import Buffers
+from penstock.errors import LayoutError
 from penstock.layout import FieldSpec, whole
 from penstock.shipment import Shipment
 from penstock.simulation import Simulation
@@ -74,7 +75,7 @@ class Outlet:
         self, shards: int, segment_steps: int, every: int = 1, field: FieldSpec = U
     ) -> None:
         self.segment_steps, self.every, self.bunch_bytes = segment_steps, every, 1 << 18
-        self.buffers = Buffers()
+        self.buffers, self.unasked = Buffers(), 0
         self.shards = [Shard() for _ in range(shards)]
         self._shipment = Shipment("step", [field], {"u": whole(field)})
 
@@ -90,7 +91,7 @@ class Outlet:
     def tell_plan(self, senders: Any) -> None: ...
 
     def anywhere(self, here: Callable[[], bool]) -> tuple[bool, int]:
-        return here(), 0
+        return here(), self.unasked
 
     def header(self, kind: Kind, assignment: Any) -> Header:
         return Header(kind, campaign=1)
@@ -277,3 +278,19 @@ def test_a_step_that_is_not_sent_can_be_read_until_the_next_as_well(
         sim.send(float(step), u=u)
         assert (u == step + 1).all()
         before = u
+
+
+def test_a_simulation_that_was_refused_stays_so() -> None:
+    outlet = Outlet(1, segment_steps=1)
+    outlet.unasked = 3
+    sim = Simulation(Assignment(), outlet)  # type: ignore[arg-type]
+    assert not sim.cancelled
+    outlet.shards[0].refused[1] = "no"
+    assert [sim.cancelled for _ in range(9)] == [False] * 3 + [True] * 6
+
+
+def test_what_is_over_gives_no_memory() -> None:
+    sim = Simulation(Assignment(), Outlet(1, segment_steps=1))  # type: ignore[arg-type]
+    sim.end()
+    with pytest.raises(LayoutError, match="has ended"):
+        sim.empty("u", 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.buffers import Buffers
+from penstock.layout import FieldSpec, whole
+from penstock.shipment import Shipment
 from penstock.spans import Spans
 
 F4 = np.dtype("float32")
@@ -78,8 +81,9 @@ def test_what_was_sent_is_read_only() -> None:
 def test_only_the_memory_itself_is_claimed() -> None:
     spans = Spans(Buffers())
     array = ask(spans)
-    for other in (np.ones((4, 3), F4), array[:2], array.T, array.astype("f8"), 1.0, None):
+    for other in (np.ones((4, 3), F4), array.astype("f8"), 1.0, None):
         spans.sent({"u": other})
+        spans.sent({"v": array})
         assert ask(spans) is array
     spans.sent({"u": array.reshape(12)})
     assert spans.claim("v", array) is None
@@ -88,6 +92,68 @@ def test_only_the_memory_itself_is_claimed() -> None:
     assert memory is not None
     assert np.shares_memory(memory, array)
     assert spans.claim("u", array) is None  # it is on its way
+
+
+class Tensor:
+    """As one of PyTorch."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self._array
+
+
+@pytest.mark.parametrize("view", [np.transpose, lambda a: a[:, ::-1], np.ma.asarray, Tensor])
+def test_what_lies_in_the_memory_some_other_way_is_copied_and_can_be_read(view: Any) -> None:
+    spans = Spans(Buffers())
+    array = ask(spans)
+    spans.sent({"u": view(array)})
+    assert not np.shares_memory(ask(spans), array)
+    assert not array.flags.writeable
+
+
+def test_what_was_sent_before_can_be_sent_as_another_field_with_the_next() -> None:
+    fields = {name: FieldSpec(name, i, (4, 3), F4) for i, name in enumerate(("q", "T", "T_old"))}
+    shipment = Shipment("step", list(fields.values()), {n: whole(f) for n, f in fields.items()})
+    spans = Spans(Buffers())
+    before = np.zeros((4, 3), F4)
+    for step in range(1, 6):
+        new = spans.empty("T", (4, 3), (4, 3), F4)
+        new[:] = step
+        given = {"q": np.full((4, 3), 7, F4), "T": new, "T_old": before}
+        spans.sent(given)
+        payloads = shipment.payloads(shipment.check(given), spans)
+        assert [float(p[0, 0]) for p in payloads] == [7, step, step - 1]
+        for payload in payloads:
+            spans.give_back(payload)  # acknowledged at once
+        before = new
+
+
+def test_what_was_never_sent_is_not_written_once_it_is_left() -> None:
+    spans = Spans(Buffers())
+    first, flat = ask(spans), ask(spans, 12)
+    spans.empty("u", (5, 3), (5, 3), F4)  # another layout
+    unsent = ask(spans)
+    spans.close()
+    for array in (first, flat, unsent):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 1.0
+
+
+def test_of_a_step_that_cannot_be_packed_nothing_is_lost() -> None:
+    fields = {name: FieldSpec(name, i, (4, 3), F4) for i, name in enumerate("uv")}
+    shipment = Shipment("step", list(fields.values()), {n: whole(f) for n, f in fields.items()})
+    buffers = Buffers()
+    spans = Spans(buffers)
+    u = ask(spans)
+    spans.sent({"u": u})
+    large = np.full((4, 3), 1e300)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        shipment.payloads([u, large], spans)
+    claimed = spans.claim("u", u)
+    assert claimed is not None
+    assert np.shares_memory(claimed, u)
 
 
 def test_a_shape_of_the_solver_is_the_same_memory_and_another_layout_is_not() -> None:

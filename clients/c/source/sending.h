@@ -161,7 +161,6 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
     const penstock_array *chosen[MAX_FIELDS];
     penstock_code code = running(sim);
     uint32_t step;
-    size_t i;
     if (code != PENSTOCK_OK) return code;
     if (sim->timed && t == sim->last_t)
         return failed(&sim->link->why, PENSTOCK_LAYOUT_ERROR,
@@ -171,7 +170,7 @@ penstock_code penstock_send(penstock_simulation *sim, double t, const penstock_a
     sim->last_t = t;
     code = simulation_glance(sim, now_s());
     if (code != PENSTOCK_OK) return code;
-    for (i = 0; i < n_fields; i++) spans_sent(&sim->spans, fields[i].name, fields[i].values);
+    spans_sent(&sim->spans, fields, n_fields);
     if (sim->calls++ % sim->link->every) return PENSTOCK_OK;
     code = choose(sim->link, fields, n_fields, ROLE_STEP, chosen);
     if (code != PENSTOCK_OK) return code;

@@ -1,7 +1,8 @@
 /* One simulation on one rank: checks what the solver sends and puts it on the way.
  *
  * The way of a step begins here: penstock_send waits for credit and puts this rank's share of each
- * field, in one copy, on the line to the shard of the step's segment.
+ * field on the line to the shard of the step's segment: a copy of it, or the memory of the stream
+ * that the solver wrote it into.
  */
 
 #define JUST_NOW_S 0.001 /* nothing new is to be expected within it */

@@ -9,6 +9,7 @@
 typedef struct span {
     char *field;
     buffer *next, *last; /* which the solver writes, and which it sent; NULL: there is none */
+    buffer *before;      /* the last of the last `send`, which may still be read in it */
 } span;
 
 typedef struct spans {
@@ -34,9 +35,19 @@ static span *spans_new(spans *s, const char *field) {
     return made;
 }
 
+/* The last `send` is over: nobody reads what was sent before its fields. */
+static void spans_settle(spans *s) {
+    size_t i;
+    for (i = 0; i < s->n; i++) {
+        arena_give(s->home, s->all[i].before);
+        s->all[i].before = NULL;
+    }
+}
+
 /* So many bytes for the next step, the same until they are sent; NULL: no memory. */
 static void *spans_empty(spans *s, const char *field, size_t n_bytes) {
     span *of = spans_of(s, field);
+    spans_settle(s);
     if (!of && !(of = spans_new(s, field))) return NULL;
     if (of->next && of->next->n_bytes != n_bytes) {
         arena_give(s->home, of->next);
@@ -46,12 +57,15 @@ static void *spans_empty(spans *s, const char *field, size_t n_bytes) {
     return of->next ? of->next->bytes : NULL;
 }
 
-/* The solver hands the values over, on whatever way they go: it reads them only, from now on. */
-static void spans_sent(spans *s, const char *field, const void *values) {
-    span *of = spans_of(s, field);
-    if (!of || !of->next || of->next->bytes != values) return;
-    arena_give(s->home, of->last);
-    of->last = of->next, of->next = NULL;
+/* The solver hands these over, on whatever way they go: it reads them only, from now on. */
+static void spans_sent(spans *s, const penstock_array *fields, size_t n_fields) {
+    size_t i;
+    spans_settle(s);
+    for (i = 0; i < n_fields; i++) {
+        span *of = spans_of(s, fields[i].name);
+        if (!of || !of->next || of->next->bytes != fields[i].values) continue;
+        of->before = of->last, of->last = of->next, of->next = NULL;
+    }
 }
 
 /* The buffer that these values are all of, if they have been sent; NULL: copy them. */
@@ -64,6 +78,7 @@ static buffer *spans_claim(const spans *s, const char *field, const void *values
 /* The solver has done with all of them. */
 static void spans_close(spans *s) {
     size_t i;
+    spans_settle(s);
     for (i = 0; i < s->n; i++) {
         arena_give(s->home, s->all[i].next);
         arena_give(s->home, s->all[i].last);

@@ -313,13 +313,19 @@ static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
     end_on(&link, &l, router);
 }
 
+/* The eighth value of a field of a message. */
+static const double *last_of(const message *m, size_t i) {
+    return (const double *)(const void *)message_bytes(m, i) + 7;
+}
+
 /* Each step is made of the one before, in memory of the stream; some are acknowledged at once. */
 static void what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_next(void) {
-    penstock_array fields[1];
+    penstock_array fields[1], both[2];
     penstock_link link;
     penstock_simulation sim;
     line l;
     const double *before = NULL, *waiting = NULL;
+    const message *sent;
     void *values, *again;
     int i;
     void *router = run_on(&link, &sim, &l);
@@ -349,6 +355,18 @@ static void what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_n
     memset(values, 0, 8 * sizeof(float));
     CHECK(penstock_send(&sim, 21, fields, 1) == PENSTOCK_OK); /* converted, so copied */
     CHECK(message_bytes(*window_at(&l.to->unacked, 1), 0) != values);
+    for (i = 22; i < 24; i++) { /* and the one before, as another field with it, is copied in time */
+        CHECK(penstock_empty(&sim, "a", 8, PENSTOCK_F64, &again) == PENSTOCK_OK);
+        ((double *)again)[7] = i;
+        both[0] = penstock_f64("a", again, 8), both[1] = penstock_f64("b", i > 22 ? values : again, 8);
+        CHECK(penstock_send(&sim, i, both, 2) == PENSTOCK_OK);
+        sent = *window_at(&l.to->unacked, l.to->unacked.n - 1);
+        CHECK(message_bytes(sent, 0) == again && *last_of(sent, 0) == i);
+        CHECK(*last_of(sent, 1) == 22);
+        CHECK(message_bytes(sent, 1) != again && message_bytes(sent, 1) != values);
+        sender_acknowledged(l.to, l.to->next);
+        values = again;
+    }
     spans_close(&sim.spans);
     end_on(&link, &l, router);
 }
