@@ -324,7 +324,8 @@ class Simulation:
         Without them its slots stay open and its trainer waits, perhaps the room here with them.
         """
         for each in self._senders:
-            each.flow()
+            if each is not sender:  # which was heard just now
+                each.flow()
         return self.refusal is not None or self._has_room(sender, ordinal)
 
     def _has_room(self, sender: Sender, ordinal: int) -> bool:
