@@ -53,6 +53,8 @@ MUTANTS = (
     Mutant("sender.h", "lends ? LENT : 0", "0", "lent"),
     Mutant("arena.h", "a->used += aligned;", "", "lent"),
     Mutant("arena.h", "put_number(a->offer + 16, size, 8);", "", "lent"),
+    Mutant("arena.h", "if (!b || --b->holders) return;", "if (!b) return;", "lent"),
+    Mutant("spans.h", "of->last = of->next, of->next = NULL;", "of->last = of->next;", "lent"),
     Mutant("line.h", "wire_set_step(m->frame, l->n);", "", "bunches"),
     Mutant("line.h", "l->link->bunch_bytes / (of", "16 * l->link->bunch_bytes / (of", "bunches"),
     Mutant("shipment.h", "+ at * s->rows[i].n_bytes", "+ 0 * at", "bunches"),

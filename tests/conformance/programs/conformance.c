@@ -76,10 +76,10 @@ static penstock_code send_step(penstock_simulation *sim, work *work, int k) {
     fields[n++] = penstock_f64("u", work->u, (size_t)work->u_rows * 6);
     if (has(work, 'x')) {
         size_t n_x = (size_t)work->x_rows * 256;
-        if ((code = penstock_empty(sim, "x", n_x, PENSTOCK_F32, &x)) != PENSTOCK_OK) return code;
+        if ((code = penstock_empty(sim, "x", n_x, PENSTOCK_F64, &x)) != PENSTOCK_OK) return code;
         for (i = 0; i < n_x; i++)
-            ((float *)x)[i] = (float)k + (float)work->x_first * 256 + (float)i;
-        fields[n++] = penstock_f32("x", x, n_x);
+            ((double *)x)[i] = k + (double)work->x_first * 256 + (double)i;
+        fields[n++] = penstock_f64("x", x, n_x);
     }
     return penstock_send(sim, given(sim, "timed", 1) != 0 ? k / 100.0 : PENSTOCK_NO_TIME, fields, n);
 }

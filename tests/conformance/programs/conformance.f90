@@ -1,7 +1,7 @@
 ! The conformance program in Fortran; the kit runs it, see ../README.md for what it has to do.
 program conformance
   use, intrinsic :: iso_c_binding, only: c_int
-  use, intrinsic :: iso_fortran_env, only: int64, real32, real64
+  use, intrinsic :: iso_fortran_env, only: int64, real64
   use mpi_f08
   use penstock
   use penstock_mpi
@@ -48,7 +48,7 @@ contains
   subroutine solve(sim)
     type(penstock_simulation), intent(inout) :: sim
     real(real64), allocatable, target :: u(:, :), v(:), w(:)
-    real(real32), pointer :: values(:), x(:, :)
+    real(real64), pointer :: values(:), x(:, :)
     real(real64) :: a, b
     integer :: k, steps, fail_at, pause_us, remainder, ignored
 
@@ -77,7 +77,7 @@ contains
       if (has("x")) then
         call sim%empty("x", 256 * lines(64), values)
         x(1:256, 1:lines(64)) => values
-        x = real(k + grid(256, 64), real32)
+        x = k + grid(256, 64)
         call sim%add("x", x)
       end if
       if (sim%parameter("timed", 1.0_real64) > 0) then
