@@ -69,6 +69,7 @@ def weights_of(folder: Path) -> list[Any]:
     return [state[name].tolist() for name in sorted(state)]
 
 
+@pytest.mark.slow
 def test_a_rank_killed_in_the_middle_costs_nothing_but_time(tmp_path: Path) -> None:
     calm = make_group(tmp_path / "calm")
     with running(calm):

@@ -88,6 +88,7 @@ def test_a_rank_that_starves_for_a_while_takes_part_again(tmp_path: Path) -> Non
     assert both[0]["waits_s"]["starved rank"] == pytest.approx(0.5, abs=0.3)
 
 
+@pytest.mark.slow
 def test_after_a_restart_every_rank_knows_where_its_time_went(tmp_path: Path) -> None:
     """Both wait in the first training, and nothing is waited for in the one that goes on."""
     before = train(tmp_path, 2, starve_s=1.5, limits={"stop_batches": 100})[0]["ranks_s"]
