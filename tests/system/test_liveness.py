@@ -57,9 +57,9 @@ def test_a_solver_that_holds_the_lock_for_five_minutes_is_not_taken_for_dead(
 
 
 def both_are_under_way(run: Run) -> bool:
-    """Both workers are in the midst of a simulation, so that whichever is stopped leaves one open."""
-    folders = list(run.runs.glob("*/*"))
-    steps = Counter(simulation for folder in folders for simulation, *_ in admissions(folder))
+    """Each worker is in the midst of a simulation, so that any that is stopped leaves one open."""
+    found = [place for folder in run.runs.glob("*/*") for place in admissions(folder)]
+    steps = Counter(simulation for simulation, *_ in found)
     return sum(1 <= count < 15 for count in steps.values()) == 2
 
 
