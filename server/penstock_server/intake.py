@@ -59,7 +59,9 @@ class Intake:
         campaign: int,
         address: str,
         guard: Guard,
+        most_waiting: int = 0,
     ) -> None:
+        """most_waiting: messages of a connection that ZeroMQ keeps; 0: as many as come."""
         self.shard = shard
         self.refusals: list[dict[str, Any]] = []
         self.counters: Counter[str] = Counter()
@@ -74,7 +76,7 @@ class Intake:
         inputs = [a.itemsize * a[0].size for a in shard.slab.inputs.values()]
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 200)
-        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.RCVHWM, most_waiting)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.BACKLOG, 4096)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)

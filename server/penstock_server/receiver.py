@@ -64,6 +64,7 @@ class ReceiverSettings:
     fields: dict[str, Any]  # name -> {"shape", "dtype"}, what is sent
     inputs: dict[str, Any]
     order: list[str]
+    most_waiting: int = 0  # messages of a connection, see sizes
     patience_s: float = 120.0
     metrics_port: int = 0
     checksums: bool = False
@@ -137,7 +138,9 @@ def serve(settings: ReceiverSettings) -> None:
     shard = make_shard(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     guard = Guard(context, settings.server_keys, f"receiver {settings.shard}")
-    intake = Intake(context, shard, settings.campaign, settings.address, guard)
+    intake = Intake(
+        context, shard, settings.campaign, settings.address, guard, settings.most_waiting
+    )
     dispenser = Dispenser(context, shard, settings.feed, settings.threshold)
     spent = TimeSpent(WallClock(), "busy")
     reporter = Reporter(context, shard, settings, intake, guard, spent)

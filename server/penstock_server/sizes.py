@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from penstock_server.config import Campaign
 from penstock_server.coordinator.plan import HELD_OUT
 
+LARGE_BYTES = 1 << 18  # of a step
+WAITING = 4  # large messages of all connections; with fewer of one, it and its receiver take turns
+
 
 @dataclass(frozen=True)
 class ShardSize:
@@ -48,6 +51,18 @@ def shard_size(c: Campaign, shard: str) -> ShardSize:
     segment_bytes = sum(f.sent_bytes for f in c.step_fields.values()) * c.stream.segment_steps
     row_bytes = sum(f.sent_bytes for f in c.input_fields.values())
     return ShardSize(shard, slots, rows, slots * segment_bytes + rows * row_bytes)
+
+
+def most_waiting(c: Campaign) -> int:
+    """Messages of one connection that ZeroMQ keeps for a receiver; 0: as many as come.
+
+    What waits is written to memory and read again. With a few messages in all that is memory which
+    the processor's caches still have; the others wait where they were sent from.
+    """
+    if sum(f.sent_bytes for f in c.step_fields.values()) < LARGE_BYTES:
+        return 0
+    width = min(c.stream.shards_per_simulation, c.training.ranks)
+    return max(1, WAITING * c.training.ranks // (width * max(1, c.solver.workers)))
 
 
 def measured(shards: Sequence[str]) -> list[str]:

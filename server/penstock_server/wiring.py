@@ -32,7 +32,7 @@ from penstock_server.replay_feed import ReplayFeedSettings
 from penstock_server.rounds import Limits
 from penstock_server.run_folder import RunFolder
 from penstock_server.saving import SavingPlan
-from penstock_server.sizes import shard_names, shard_size
+from penstock_server.sizes import most_waiting, shard_names, shard_size
 from penstock_server.stored_feed import StoredFeedSettings
 from penstock_server.tables import FieldSpec
 from penstock_server.trainer import TrainingPlan
@@ -159,6 +159,7 @@ def receiver_settings(
         stride=1 if held_out else training.stride,
         max_steps=campaign.steps_sent,
         max_parts=max(64, campaign.solver.mpi_ranks),
+        most_waiting=most_waiting(campaign),
         rows=size.rows,
         seed=campaign.seed,
         threshold=campaign.reservoir.threshold // training.ranks,

@@ -1,0 +1,74 @@
+"""How many large messages ZeroMQ keeps for a receiver that is busy."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+from campaigns import small
+
+from penstock_server.curve import Guard
+from penstock_server.intake import Intake
+from penstock_server.ledger import Ledger
+from penstock_server.reservoir import Reservoir
+from penstock_server.shard import Shard
+from penstock_server.sizes import LARGE_BYTES, WAITING, most_waiting
+from penstock_server.slab import Slab, SlabSpec
+
+LARGE = "fields.temperature.shape=[256, 256]"
+MESSAGE = 1 << 20
+SENT = 64
+
+
+def test_a_few_large_messages_wait_of_all_connections_together() -> None:
+    def waiting(workers: int, *overrides: str) -> int:
+        return most_waiting(small(LARGE, f"solver.workers={workers}", *overrides))
+
+    assert [waiting(workers) for workers in (1, 2, 3, 16)] == [WAITING, WAITING // 2, 1, 1]
+    # Of two workers each shard has one, of two with two shards each it has both.
+    ranks = "training.ranks=2"
+    assert waiting(2, ranks, "stream.shards_per_simulation=1") == WAITING
+    assert waiting(2, ranks, "stream.shards_per_simulation=2") == WAITING // 2
+    assert waiting(4, ranks, "stream.shards_per_simulation=1") == WAITING // 2
+
+
+def test_small_messages_wait_without_a_limit() -> None:
+    assert 256 * 256 * 4 == LARGE_BYTES
+    assert most_waiting(small(LARGE)) > 0
+    assert most_waiting(small("fields.temperature.shape=[256, 255]")) == 0
+
+
+@pytest.mark.parametrize(("most", "left"), [(1, True), (0, False)])
+def test_what_a_busy_receiver_does_not_take_stays_with_its_sender(
+    tmp_path: Path, most: int, left: bool
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    intake = small_intake(context, tmp_path, most)
+    sender = context.socket(zmq.DEALER)
+    sender.setsockopt(zmq.SNDHWM, 0)
+    sender.connect(intake.address)
+    content = bytes(MESSAGE)
+    sent = [sender.send(content, copy=False, track=True) for _ in range(SENT)]
+    time.sleep(1.0)  # the kernel and one message take what they can
+    waiting: list[Any] = [tracker for tracker in sent if tracker is not None and not tracker.done]
+    try:
+        assert (len(waiting) > SENT // 2) == left
+        deadline = time.monotonic() + 20.0
+        while intake.counters["malformed"] < SENT and time.monotonic() < deadline:
+            intake.turn()
+        assert intake.counters["malformed"] == SENT  # zeros are no header; none is lost
+    finally:
+        sender.close(linger=0)
+        intake.close()
+        context.destroy(linger=0)
+
+
+def small_intake(context: zmq.Context[zmq.Socket[bytes]], folder: Path, most: int) -> Intake:
+    slab = Slab.create(folder / "slab", SlabSpec(2, 1, 1, 0, {"u": ((3,), "float32")}, {}, 0, 1))
+    reservoir = Reservoir("reservoir", slab.drawn, np.random.default_rng(0))
+    shard = Shard(slab, Ledger(folder / "ledger"), reservoir, ["u"], max_steps=10)
+    return Intake(context, shard, 1, "tcp://127.0.0.1:*", Guard(context, None, "tested"), most)
