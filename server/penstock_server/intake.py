@@ -24,7 +24,7 @@ from penstock_server.streams import Stream
 Payload = bytes | memoryview
 
 BURST = 64  # messages before the other sockets get a turn
-BURST_BYTES = 1 << 22  # and so often producers hear of room, while more of them is on its way
+BURST_BYTES = 1 << 24  # and so often producers hear of room, while more of them is on its way
 RESYNC_PAUSE_S = 1.0
 ZERO_COPY_BYTES = 1 << 14  # below this a copy is cheaper than pyzmq's bookkeeping
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
