@@ -62,7 +62,7 @@ def most_waiting(c: Campaign) -> int:
     if sum(f.sent_bytes for f in c.step_fields.values()) < LARGE_BYTES:
         return 0
     width = min(c.stream.shards_per_simulation, c.training.ranks)
-    return max(1, WAITING * c.training.ranks // (width * max(1, c.solver.workers)))
+    return max(1, WAITING * c.training.ranks // (width * c.solver.workers))
 
 
 def measured(shards: Sequence[str]) -> list[str]:
