@@ -117,7 +117,7 @@ class Line:
         if bunch is not None:
             header = self._make_header(Kind.BUNCH, bunch.table, bunch.n)
             memory, self._put_s = bunch.memory(), bunch.put_s
-            payloads = [array[: bunch.n] for array in memory]
+            payloads = [array if len(array) == bunch.n else array[: bunch.n] for array in memory]
             self.sender.post(header, payloads, memory, self._buffers.give)
 
 

@@ -23,13 +23,13 @@ import zmq
 from penstock import wire
 from penstock.arena import Arena
 from penstock.errors import ConnectionLost
+from penstock.frames import Frames
 from penstock.keys import ClientKeys
 from penstock.wire import Header, Kind
 
 PROBE_S = 1.0
 GLANCE_S, RARELY_S = 0.01, 0.05  # between two looks for answers: with much under way, with little
 MUCH_BYTES = 1 << 22
-_ZERO_COPY_BYTES = 1 << 16  # below this a copy is cheaper than pyzmq's bookkeeping
 # Ahead of a receiver that reads our memory, or two messages: little enough to be in the cache when
 # it does. There is no network to fill, and with several clients at 64 MiB each nothing was in it.
 LENT_WINDOW_BYTES = 1 << 24
@@ -74,6 +74,7 @@ class Sender:
         self._window_bytes = window_bytes
         self._patience_s = patience_s
         self._arena, self._lending = arena, False
+        self._frames = Frames()
         self._announced: dict[Hashable, tuple[Header, list[np.ndarray]]] = {}
         self._expiring: deque[tuple[int, Hashable]] = deque()
         self._unacked: deque[_Posted] = deque()
@@ -142,6 +143,15 @@ class Sender:
             return False
         return self._unacked_bytes < self._window_bytes
 
+    def has_much_room(self) -> bool:
+        """Half of the window: a solver that had to wait is woken once for several steps.
+
+        After each sleep the caches have nothing of it. Of what is lent, every message counts.
+        """
+        if self._lending:
+            return self.has_room()
+        return self._unacked_bytes <= self._window_bytes // 2
+
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         """Reads answers until ready() holds; raises ConnectionLost when the shard stays silent."""
         self.flow()
@@ -192,6 +202,7 @@ class Sender:
             return
         self._raw(self._identity._replace(kind=Kind.BYE))
         self._socket.close(linger=int(linger_s * 1000))
+        self._frames.clear()
 
     def _on_message(self, frames: list[bytes]) -> None:
         header = wire.decode(frames[0])
@@ -261,10 +272,10 @@ class Sender:
             return
         payloads = posted.payloads
         self._socket.send(wire.encode(header), zmq.SNDMORE if payloads else 0)
-        for i, payload in enumerate(payloads):
+        for i, (payload, memory) in enumerate(zip(payloads, posted.memory)):
             more = zmq.SNDMORE if i + 1 < len(payloads) else 0
-            copy = payload.nbytes < _ZERO_COPY_BYTES
-            self._socket.send(payload.reshape(-1).view("u1").data, more, copy=copy)
+            stays = posted.give_back is not None and payload is memory
+            self._socket.send(self._frames.of(payload, stays), more)
 
     def _places(self, header: Header, payloads: list[np.ndarray]) -> list[bytes] | None:
         """Where the receiver finds the values of each row in our memory; None: send them."""

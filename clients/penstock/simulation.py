@@ -326,7 +326,9 @@ class Simulation:
         for each in self._senders:
             if each is not sender:  # which was heard just now
                 each.flow()
-        return self.refusal is not None or self._has_room(sender, ordinal)
+        if self.refusal is not None:
+            return True
+        return sender.granted(self.lease) > ordinal and sender.has_much_room()
 
     def _has_room(self, sender: Sender, ordinal: int) -> bool:
         return sender.granted(self.lease) > ordinal and sender.has_room()

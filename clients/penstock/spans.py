@@ -32,12 +32,16 @@ class _Span:
         for array in self._arrays.values():
             array.flags.writeable = False
 
+    def handed_out(self, values: Any) -> bool:
+        """Whether it is the very array, of which nothing needs to be asked."""
+        return any(values is array for array in self._arrays.values())
+
     def has_part_of(self, values: Any) -> bool:
-        return bool(np.may_share_memory(np.asarray(values), self.memory))
+        return self.handed_out(values) or bool(np.may_share_memory(np.asarray(values), self.memory))
 
     def is_all_of(self, values: np.ndarray) -> bool:
         """Whether it can be sent for these values, in whatever shape."""
-        return (
+        return self.handed_out(values) or (
             values.size == self.memory.size
             and values.dtype == self.memory.dtype
             and values.flags.c_contiguous

@@ -171,6 +171,67 @@ def test_an_acknowledgement_frees_all_messages_below_it(
     assert sender.unacked_bytes == 0
 
 
+def test_there_is_much_room_in_half_of_the_window(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
+) -> None:
+    size = 64 + 16 + 40
+    sender = connect(context, shard, window_bytes=4 * size)
+    for number in range(4):
+        sender.post(*step(number))
+    shard.expect(Kind.HELLO, *[Kind.PART] * 4)
+    shard.acknowledge(1)
+    settle(sender)
+    assert sender.has_room() and not sender.has_much_room()
+    shard.acknowledge(2)
+    settle(sender)
+    assert sender.has_much_room()
+
+
+def test_of_a_window_smaller_than_a_step_nothing_may_be_out(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
+) -> None:
+    sender = connect(context, shard, window_bytes=1)
+    sender.post(*step(0))
+    assert not sender.has_much_room()
+    shard.expect(Kind.HELLO, Kind.PART)
+    shard.acknowledge(1)
+    settle(sender)
+    assert sender.has_much_room()
+
+
+def test_memory_that_is_used_again_has_one_frame(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
+) -> None:
+    sender = connect(context, shard)
+    returned: list[np.ndarray] = []
+    large, small = np.empty(100_000, "f4"), np.empty(10, "f4")
+    for number in range(3):
+        large[:], small[:] = number, -number
+        sender.post(Header(Kind.PART, CAMPAIGN), [large, small], give_back=returned.append)
+        if not number:
+            shard.expect(Kind.HELLO)
+        assert shard.receive()[1] == [large.tobytes(), small.tobytes()]
+        shard.acknowledge(number + 1)
+        settle(sender)
+    assert [id(array) for array in returned] == 3 * [id(large), id(small)]
+    assert [array is large for array, _ in sender._frames._made.values()] == [True]
+    sender.close()
+    assert not sender._frames._made
+
+
+def test_parts_of_memory_and_what_is_sent_once_leave_no_frame_behind(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
+) -> None:
+    sender = connect(context, shard)
+    block = np.arange(200_000, dtype="f4")
+    part = block[:100_000]
+    sender.post(Header(Kind.PART, CAMPAIGN), [part], [block], give_back=lambda array: None)
+    sender.post(Header(Kind.PART, CAMPAIGN), [block])
+    shard.expect(Kind.HELLO)
+    assert [shard.receive()[1] for _ in range(2)] == [[part.tobytes()], [block.tobytes()]]
+    assert not sender._frames._made
+
+
 def test_after_a_resync_everything_is_sent_again_under_new_numbers(
     context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
 ) -> None:

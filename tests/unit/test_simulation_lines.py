@@ -57,6 +57,9 @@ class Shard:
     def has_room(self) -> bool:
         return True
 
+    def has_much_room(self) -> bool:
+        return True
+
     def announce(self, key: Any, header: Header, payloads: Any) -> None: ...
 
     def post(
@@ -66,6 +69,29 @@ class Shard:
             self.messages.append([header.step])
         elif header.kind == Kind.BUNCH:
             self.messages.append(payloads[0]["step"].tolist())
+
+
+class SlowShard(Shard):
+    """Its window is full at every other step, and empties bit by bit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free, self.waited = 0, 0
+
+    def has_room(self) -> bool:
+        return self.free > 0
+
+    def has_much_room(self) -> bool:
+        return self.free > 1
+
+    def wait(self, ready: Any, what: str) -> None:
+        self.waited += 1
+        while not ready():
+            self.free += 1
+
+    def post(self, header: Header, *more: Any, **others: Any) -> None:
+        super().post(header, *more, **others)
+        self.free -= header.kind == Kind.PART
 
 
 class Outlet:
@@ -130,6 +156,15 @@ def run(
         sim.send(step + 0.5, u=np.zeros(4))
         clock.now += seconds(step)
     return sim
+
+
+def test_a_solver_that_waits_goes_on_when_there_is_room_for_several(clock: Clock) -> None:
+    outlet = Outlet(1, segment_steps=1)
+    outlet.bunch_bytes = 0
+    outlet.shards = [shard := SlowShard()]
+    run(outlet, 10, clock, lambda step: 1e-5)
+    assert shard.messages == [[step] for step in range(10)]
+    assert shard.waited == 5
 
 
 def test_a_shard_whose_turn_is_over_gets_its_steps_with_the_next_call(clock: Clock) -> None:

@@ -184,6 +184,12 @@ static int sender_has_room(const sender *s) {
     return s->unacked.n_bytes < s->window_bytes;
 }
 
+/* Half of the window: a solver that had to wait is woken once for several steps. After each sleep
+ * the caches have nothing of it. Of what is lent, every message counts. */
+static int sender_has_much_room(const sender *s) {
+    return s->lending ? sender_has_room(s) : s->unacked.n_bytes <= s->window_bytes / 2;
+}
+
 static void sender_acknowledged(sender *s, uint64_t sequence) {
     while (s->unacked.n && (*window_at(&s->unacked, 0))->sequence < sequence)
         message_free(window_pop(&s->unacked));

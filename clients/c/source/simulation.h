@@ -189,7 +189,7 @@ static int may_go_on(sender *s, void *of) {
     for (i = 0; at->code == PENSTOCK_OK && i < at->sim->n_lines; i++)
         at->code = sender_flow(at->sim->lines[i].to);
     return at->code != PENSTOCK_OK || simulation_refusal(at->sim) ||
-           has_room(s, at->sim->lease, at->ordinal);
+           (standings_granted(&s->said, at->sim->lease) > at->ordinal && sender_has_much_room(s));
 }
 
 /* Waits until a shard takes one more step of the segment, or none of the simulation. */
