@@ -12,8 +12,9 @@ in it is written once. ours goes over TCP; --same-host adds a run through the me
 lend to a receiver on their host.
 
 Rates are taken between 25 % and 90 % of the bytes. Ours and the peer alternate; the ratio is the
-median of the pairs' ratios. holds: at least 0.75 from 80 kB a step up, at least 0.5 below, and on
-one host at least 1.5 at 8 MB.
+median of the pairs' ratios. With --pin the training loop has the first core for itself on both
+sides, and everything else the others. holds: at least 0.75 from 80 kB a step up, at least 0.5
+below, and on one host at least 1.5 at 8 MB.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import zmq
-from stage import Stage, serve, stage
+from stage import Stage, pin, serve, stage
 
 from penstock_server.addresses import free_ports
 from penstock_server.config import parse
@@ -267,12 +268,15 @@ def main() -> None:
     parser.add_argument(
         "--in-place", action="store_true", help="ours writes to the stream's memory"
     )
+    parser.add_argument("--pin", action="store_true", help="a core for the training loop alone")
     parser.add_argument("--peer-copies", action="store_true", help="as a solver's clients have to")
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.clients, options.pairs = ["80 kB", "8 MB"], [1], 3
+    if options.pin:
+        pin()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         program = client(options, Path(folder))
         rows = measure(options, program)
@@ -288,6 +292,7 @@ def main() -> None:
                 "language": options.language,
                 "in_place": options.in_place,
                 "peer_copies": options.peer_copies,
+                "pinned": options.pin,
                 "holds": all(map(holds, rows)),
                 "rows": rows,
             }

@@ -14,8 +14,10 @@ door on. Peers (carriers.py), k producers and a consumer that has an arena of th
 Every producer hands over one array again and again. Ours copies it into the stream's window; with
 --in-place it lies in memory of the stream (`sim.empty`), as that of a solver that computes there.
 A producer is at most 64 MB ahead of its consumer, which is Penstock's window; --ahead changes that
-for the peers. Beside all sides runs a training loop with one thread. Rates are taken between 25 %
-and 90 % of the bytes. The sides alternate; a ratio is the median of the rounds' ratios.
+for the peers. Beside all sides runs a training loop with one thread; with --pin it has the first
+core for itself, and everything else the others. Rates are taken between 25 % and 90 % of the bytes.
+The sides alternate; a ratio is the median of the rounds' ratios. --raw adds ZeroMQ into
+preallocated memory without any check (ingest.py), as a scale: what it has here is what ZeroMQ can.
 
 holds: over TCP, which ours takes, at 80 kB at least 2 times the best of the others and at 8 MB at
 least level with it; with --same-host, which adds a run through the memory that clients lend to a
@@ -41,7 +43,7 @@ from typing import Any
 import carriers
 import ingest
 import numpy as np
-from stage import DISK, Stage, disk_folder, stage
+from stage import DISK, Stage, disk_folder, pin, stage
 
 SIZES = ("8 kB", "80 kB", "800 kB", "8 MB")
 BARS = {
@@ -49,6 +51,7 @@ BARS = {
     "same_host": {"80 kB": 3.0, "8 MB": 1.5},
 }
 PEERS = ("tmpfs", "disk", "redis")
+RAW = "raw"  # a scale, neither ours nor a peer
 
 
 @contextmanager
@@ -113,9 +116,12 @@ def measure(options: argparse.Namespace, disk: Path) -> list[dict[str, Any]]:
     }
     program = (sys.executable, "-c", ingest.IN_PLACE if options.in_place else ingest.OURS)
     ours = partial(ingest.ours, program=program)
-    sides = {"penstock": ours, **{peer: by_peer[peer] for peer in options.peers}}
+    sides: dict[str, Callable[[int, int, int], float]] = {"penstock": ours}
+    sides.update({peer: by_peer[peer] for peer in options.peers})
     if options.same_host:
         sides["same_host"] = partial(ours, same_host=True)
+    if options.raw:
+        sides[RAW] = ingest.raw
     rows = []
     for size in options.sizes:
         n_bytes = ingest.SIZES[size]
@@ -135,20 +141,25 @@ def row(size: str, clients: int, arrays: int, rounds: dict[str, list[float]]) ->
     return {
         "size": size, "clients": clients, "arrays": arrays,
         "gb_per_s": {side: statistics.median(rates) for side, rates in rounds.items()},
-        "against": {side: against(side, size, rounds) for side in BARS if side in rounds},
+        "against": {side: against(side, size, rounds) for side in (*BARS, RAW) if side in rounds},
         "rounds": rounds,
     }  # fmt: skip
 
 
 def against(side: str, size: str, rounds: dict[str, list[float]]) -> dict[str, Any]:
-    """One of ours against each of the peers."""
+    """One of ours, or the scale, against each of the peers."""
     ratios = {
         peer: statistics.median(a / b for a, b in zip(rounds[side], rounds[peer]))
         for peer in rounds
-        if peer not in BARS
+        if peer in PEERS
     }
     best = min(ratios, key=lambda peer: ratios[peer])
-    return {"ratios": ratios, "best": best, "ratio": ratios[best], "bar": BARS[side].get(size)}
+    return {
+        "ratios": ratios,
+        "best": best,
+        "ratio": ratios[best],
+        "bar": BARS.get(side, {}).get(size),
+    }
 
 
 def told(row: dict[str, Any]) -> str:
@@ -181,6 +192,8 @@ def main() -> None:
     parser.add_argument(
         "--in-place", action="store_true", help="ours writes to the stream's memory"
     )
+    parser.add_argument("--raw", action="store_true", help="ZeroMQ without anything, as a scale")
+    parser.add_argument("--pin", action="store_true", help="a core for the training loop alone")
     parser.add_argument("--rounds", type=int, default=5, help="of all sides, one after the other")
     parser.add_argument(
         "--arena",
@@ -197,6 +210,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.clients, options.rounds = ["80 kB", "8 MB"], [4], 3
+    if options.pin:
+        pin()
     without = absent(options.peers)
     for why in without.values():
         print(why, file=sys.stderr)
@@ -204,7 +219,9 @@ def main() -> None:
     if not options.peers:
         raise SystemExit("There is nobody to compare with; name another peer.")
     rows = measure(options, options.disk)
-    found = [(row, side, a) for row in rows for side, a in row["against"].items()]
+    found = [
+        (row, side, row["against"][side]) for row in rows for side in BARS if side in row["against"]
+    ]
     judged = [one for one in found if one[2]["bar"]]
     worst, side, a = min(judged or found, key=lambda one: one[2]["ratio"] / (one[2]["bar"] or 1))
     left_out = [peer for peer in PEERS if peer not in options.peers]
@@ -222,6 +239,7 @@ def main() -> None:
                 and not left_out
                 and all(a["ratio"] >= a["bar"] for _, _, a in judged),
                 "in_place": options.in_place,
+                "pinned": options.pin,
                 "left_out": left_out,
                 "rows": rows,
             }

@@ -33,8 +33,13 @@ PATIENCE_S = 120.0
 DISK = Path("/var/tmp")
 IN_MEMORY = ("tmpfs", "ramfs")
 
-TRAINING = """
+TRAINING_CORE = "PENSTOCK_BENCH_TRAINING_CORE"
+
+TRAINING = f"""
+import os
 import torch
+if core := os.environ.get({TRAINING_CORE!r}):
+    os.sched_setaffinity(0, {{int(core)}})
 torch.set_num_threads(1)
 net = torch.nn.Sequential(torch.nn.Linear(6, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10_000))
 adam = torch.optim.Adam(net.parameters())
@@ -45,6 +50,15 @@ while True:
     torch.nn.functional.mse_loss(net(x), y).backward()
     adam.step()
 """
+
+
+def pin() -> None:
+    """From now on the training loop has the first core, and everything else the others."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        raise SystemExit("To give the training loop a core of its own takes two of them.")
+    os.environ[TRAINING_CORE] = str(first)
+    os.sched_setaffinity(0, others)
 
 
 class Stage:
