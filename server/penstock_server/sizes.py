@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from penstock_server.config import Campaign
 from penstock_server.coordinator.plan import HELD_OUT
 
-LARGE_BYTES = 1 << 18  # of a step
+LARGE_BYTES = 1 << 18  # of a step, or of several in one message
 WAITING = 4  # large messages of all connections; with fewer of one, it and its receiver take turns
+BUNCHES = 2  # of a connection, and of small steps that it sends alone
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def most_waiting(c: Campaign) -> int:
     the processor's caches still have; the others wait where they were sent from.
     """
     if sum(f.sent_bytes for f in c.step_fields.values()) < LARGE_BYTES:
-        return 0
+        return BUNCHES if c.stream.bunch_bytes >= LARGE_BYTES else 0
     width = min(c.stream.shards_per_simulation, c.training.ranks)
     return max(1, WAITING * c.training.ranks // (width * c.solver.workers))
 

@@ -16,7 +16,7 @@ from penstock_server.intake import Intake
 from penstock_server.ledger import Ledger
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
-from penstock_server.sizes import LARGE_BYTES, WAITING, most_waiting
+from penstock_server.sizes import BUNCHES, LARGE_BYTES, WAITING, most_waiting
 from penstock_server.slab import Slab, SlabSpec
 
 LARGE = "fields.temperature.shape=[256, 256]"
@@ -36,10 +36,14 @@ def test_a_few_large_messages_wait_of_all_connections_together() -> None:
     assert waiting(4, ranks, "stream.shards_per_simulation=1") == WAITING // 2
 
 
-def test_small_messages_wait_without_a_limit() -> None:
+def test_small_messages_wait_without_a_limit_but_not_bunches() -> None:
     assert 256 * 256 * 4 == LARGE_BYTES
-    assert most_waiting(small(LARGE)) > 0
-    assert most_waiting(small("fields.temperature.shape=[256, 255]")) == 0
+    below, alone = "fields.temperature.shape=[256, 255]", "stream.bunch_bytes=0"
+    assert most_waiting(small(LARGE, alone)) > 0
+    assert most_waiting(small(below, alone)) == 0
+    assert most_waiting(small(below, f"stream.bunch_bytes={LARGE_BYTES - 1}")) == 0
+    for workers in (1, 16):
+        assert most_waiting(small(below, f"solver.workers={workers}")) == BUNCHES
 
 
 @pytest.mark.parametrize(("most", "left"), [(1, True), (0, False)])
