@@ -5,8 +5,9 @@ that call `sim.send` as fast as it lets them. Every check of the door is on: cre
 finite values, exactly once; --language c has them written in C (stream.c). Their array is copied,
 as that of a solver which goes on computing in it; with --in-place it lies in memory of the stream
 (`sim.empty`) and is not. peer: k programs that PUSH the same arrays, from 64 kB on without a copy
-(with --peer-copies they copy as well), and one that PULLs them into preallocated memory and does
-nothing else. Beside both a training loop with one thread. The arena is at least four times the
+(with --peer-copies they copy as well; with --peer-buffer their sockets' send buffer is set as ours
+is on one host, otherwise it is the system's), and one that PULLs them into preallocated memory and
+does nothing else. Beside both a training loop with one thread. The arena is at least four times the
 last-level cache and what clients may be ahead (not so at 128 MB from many clients), and every place
 in it is written once. ours goes over TCP; --same-host adds a run through the memory that clients
 lend to a receiver on their host.
@@ -108,10 +109,12 @@ values = np.random.default_rng(0).standard_normal(int(sys.argv[1])).astype("f4")
 context = zmq.Context()
 push = context.socket(zmq.PUSH)
 push.setsockopt(zmq.SNDHWM, max(2, (1 << 26) // values.nbytes))
+if "buffer" in sys.argv:
+    push.setsockopt(zmq.SNDBUF, 1 << 17)
 push.connect(sys.argv[3])
 view = values.view("u1").data
 for step in range(int(sys.argv[2])):
-    push.send(view, copy=values.nbytes < 65536 or sys.argv[4] == "copies")
+    push.send(view, copy=values.nbytes < 65536 or "copies" in sys.argv)
 push.close(linger=-1)
 context.term()
 """
@@ -156,8 +159,8 @@ def client(options: argparse.Namespace, folder: Path) -> Sequence[str]:
     return (sys.executable, "-c", IN_PLACE if options.in_place else OURS)
 
 
-def raw(values: int, steps: int, clients: int, copies: bool = False) -> float:
-    """Bytes per second into preallocated memory."""
+def raw(values: int, steps: int, clients: int, ways: Sequence[str] = ()) -> float:
+    """Bytes per second into preallocated memory; ways: of its clients, "copies" and "buffer"."""
     total = steps * clients
     address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     file = Path("/dev/shm") / f"ingest-raw-{os.getpid()}"
@@ -168,7 +171,7 @@ def raw(values: int, steps: int, clients: int, copies: bool = False) -> float:
             arrived = np.memmap(file, dtype="<u8", mode="r")
             here.train()
             for _ in range(clients):
-                here.start("-c", RAW, values, steps, address, "copies" if copies else "")
+                here.start("-c", RAW, values, steps, address, *ways)
             return rate(lambda: int(arrived[0]), total, values * 4, here)
     finally:
         file.unlink()
@@ -207,6 +210,7 @@ def steps_of_each(n_bytes: int, clients: int, arena: float) -> int:
 
 def measure(options: argparse.Namespace, program: Sequence[str]) -> list[dict[str, Any]]:
     rows, ours_by = [], partial(ours, program=program)
+    ways = ["copies"] * options.peer_copies + ["buffer"] * options.peer_buffer
     for size in options.sizes:
         n_bytes = SIZES[size]
         for clients in options.clients:
@@ -214,7 +218,7 @@ def measure(options: argparse.Namespace, program: Sequence[str]) -> list[dict[st
             pairs, curve, same_host = [], [], []
             for _ in range(options.pairs):
                 size_of = (n_bytes // 4, steps, clients)
-                pairs.append((ours_by(*size_of), raw(*size_of, options.peer_copies)))
+                pairs.append((ours_by(*size_of), raw(*size_of, ways)))
                 if options.same_host:
                     same_host.append(ours_by(*size_of, same_host=True) / pairs[-1][1])
                 if options.curve:
@@ -270,6 +274,7 @@ def main() -> None:
     )
     parser.add_argument("--pin", action="store_true", help="a core for the training loop alone")
     parser.add_argument("--peer-copies", action="store_true", help="as a solver's clients have to")
+    parser.add_argument("--peer-buffer", action="store_true", help="the send buffer of ours")
     parser.add_argument("--quick", action="store_true", help="80 kB and 8 MB, one client, 3 pairs")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
     options = parser.parse_args()
@@ -292,6 +297,7 @@ def main() -> None:
                 "language": options.language,
                 "in_place": options.in_place,
                 "peer_copies": options.peer_copies,
+                "peer_buffer": options.peer_buffer,
                 "pinned": options.pin,
                 "holds": all(map(holds, rows)),
                 "rows": rows,

@@ -17,7 +17,8 @@ A producer is at most 64 MB ahead of its consumer, which is Penstock's window; -
 for the peers. Beside all sides runs a training loop with one thread; with --pin it has the first
 core for itself, and everything else the others. Rates are taken between 25 % and 90 % of the bytes.
 The sides alternate; a ratio is the median of the rounds' ratios. --raw adds ZeroMQ into
-preallocated memory without any check (ingest.py), as a scale: what it has here is what ZeroMQ can.
+preallocated memory without any check (ingest.py, --peer-buffer), as a scale: what it has here is
+what ZeroMQ can.
 
 holds: over TCP, which ours takes, at 80 kB at least 2 times the best of the others and at 8 MB at
 least level with it; with --same-host, which adds a run through the memory that clients lend to a
@@ -121,7 +122,7 @@ def measure(options: argparse.Namespace, disk: Path) -> list[dict[str, Any]]:
     if options.same_host:
         sides["same_host"] = partial(ours, same_host=True)
     if options.raw:
-        sides[RAW] = ingest.raw
+        sides[RAW] = partial(ingest.raw, ways=["buffer"])
     rows = []
     for size in options.sizes:
         n_bytes = ingest.SIZES[size]

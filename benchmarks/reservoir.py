@@ -21,8 +21,10 @@ left out. The peers need `pip install 'penstock[bench]'`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -307,6 +309,9 @@ def main() -> None:
         parser.error(f"--draws must be at least {BLOCK}.")
     if "ours" not in options.sides:
         parser.error("--sides must have ours.")
+    if "torchrl" in options.sides and importlib.util.find_spec("torchrl") is None:
+        print("TorchRL is left out: it needs pip install 'penstock[bench]'.", file=sys.stderr)
+        options.sides.remove("torchrl")
     torch.set_num_threads(1)
     rows = measure(options)
     middle = next((r for r in rows if r["batch"] == 64), rows[0])

@@ -16,12 +16,14 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <math.h>
+#include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,6 +40,7 @@
 #include "source/keys.h"
 #include "source/window.h"
 #include "source/standing.h"
+#include "source/route.h"
 #include "source/sender.h"
 #include "source/handshakes.h"
 #include "source/asker.h"

@@ -5,7 +5,9 @@ steps that follow each other quickly share one, a Bunch: never more than the cam
 stream.bunch_bytes, never older than OLD_S when the solver calls in. There is no thread to send them
 later: a solver that was quick and then computes for long keeps back its last few until its next
 call, and sends step by step from then on, until such waits are less than LATE of its time. What it
-waited for room or for a processor is not its doing and does not count. Owned by the simulation.
+waited for room or for a processor is not its doing and does not count. A large step that the solver
+wrote into the stream's memory goes alone, as in a bunch it would have to be copied. Owned by the
+simulation.
 
 After a solver's step the processor's caches hold nothing of this, and a line of Python costs ten
 times what it does in a loop. So most steps do one thing only: they `join` the bunch before them.
@@ -31,6 +33,7 @@ from penstock.wire import FieldEntry, Header, Kind
 
 QUICK_S = 0.01  # from one call to the next, of a solver for which it is worth it
 OLD_S = 0.1
+ALONE_BYTES = 1 << 18  # from here on a copy costs more than a message
 LATE = 0.05  # share of the time for which steps may be kept back by a solver that computes
 
 
@@ -75,7 +78,8 @@ class Line:
         put_s = self._put_s if bunch is None else bunch.put_s
         quick = now_s - put_s < QUICK_S and not late
         most = shipment.most(self._bunch_bytes) if quick and bunch is None else 0
-        if bunch is None and most < 2:
+        large = shipment.n_bytes >= ALONE_BYTES
+        if bunch is None and (most < 2 or (large and shipment.lies_in(self._spans, values))):
             payloads = shipment.payloads(values, self._spans)
             header = self._make_header(Kind.PART, shipment.table, step, t)
             self.sender.post(header, payloads, give_back=self._spans.give_back)

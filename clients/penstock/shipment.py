@@ -38,7 +38,7 @@ class Shipment:
         self.usual = tuple(
             (spec.name, share.owned_shape, share.take) for spec, share in self._fields.values()
         )  # what an array has to be for `check` to return it as it is, and what `pack` takes of it
-        self._n_bytes = sum(entry.n_bytes for entry in self.table)
+        self.n_bytes = sum(entry.n_bytes for entry in self.table)
 
     def check(self, given: Mapping[str, Any]) -> list[np.ndarray]:
         """What was given, in order and in the owned shapes; raises LayoutError if it does not fit.
@@ -63,6 +63,13 @@ class Shipment:
         """Writes the share of what `check` let through to this place of each of the blocks."""
         for share, given, array in zip(self._shares, values, out):
             array[at] = share.pick(given)  # converts, as the cast of any float to another
+
+    def lies_in(self, spans: Spans, values: Sequence[np.ndarray]) -> bool:
+        """Whether `payloads` would copy none of these values."""
+        return all(
+            share.take is None and spans.holds(spec.name, given)
+            for (spec, share), given in zip(self._fields.values(), values)
+        )
 
     def payloads(self, values: Sequence[np.ndarray], spans: Spans) -> list[np.ndarray]:
         """This rank's share of what `check` let through: where the solver wrote it, or a copy."""
@@ -92,7 +99,7 @@ class Shipment:
 
     def most(self, n_bytes: int) -> int:
         """How many steps fit into so many bytes, each with its row of a bunch."""
-        return n_bytes // (self._n_bytes + wire.STEP.itemsize)
+        return n_bytes // (self.n_bytes + wire.STEP.itemsize)
 
     def _complain(self, given: Mapping[str, Any]) -> None:
         for name in given:

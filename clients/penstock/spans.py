@@ -85,11 +85,16 @@ class Spans:
                 self._last[field] = self._next.pop(field)
                 span.close()
 
-    def claim(self, field: str, values: np.ndarray) -> np.ndarray | None:
-        """The memory, if the values lie in it and it can go on its way; None: copy them."""
+    def holds(self, field: str, values: np.ndarray) -> bool:
+        """Whether the values lie in its memory, and that can go on its way."""
         span = self._last.get(field)
-        if span is None or span.on_its_way or not span.is_all_of(values):
+        return span is not None and not span.on_its_way and span.is_all_of(values)
+
+    def claim(self, field: str, values: np.ndarray) -> np.ndarray | None:
+        """The memory, if it holds the values; None: copy them."""
+        if not self.holds(field, values):
             return None
+        span = self._last[field]
         span.on_its_way = True
         return span.memory
 

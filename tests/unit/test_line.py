@@ -293,3 +293,27 @@ def test_what_is_dropped_is_never_posted_and_its_memory_is_used_again(clock: Clo
     line.flush()
     assert all(arena.offset(array) is not None for array in posted.memory)
     arena.close()
+
+
+def test_a_large_step_that_lies_in_the_memory_of_the_stream_goes_alone(clock: Clock) -> None:
+    spec = FieldSpec("u", 0, (line_module.ALONE_BYTES // 4,), np.dtype("float32"))
+    shipment = Shipment("step", [spec], {"u": whole(spec)})
+    buffers = Buffers()
+    line, posted = make(1 << 21, buffers)
+    spans = line._spans
+
+    def put(values: np.ndarray, step: int) -> None:
+        line.put(shipment, shipment.check({"u": values}), step, step / 10, clock.now)
+
+    for step in range(4):
+        values = spans.empty("u", spec.shape, spec.shape, spec.dtype)
+        values[:] = step
+        spans.sent({"u": values})
+        put(values, step)
+        (payload,) = posted.memory
+        assert np.shares_memory(payload, values)
+        assert posted.steps()[-1] == [step]
+    put(values, 4)  # a steady state: on its way already, so that it would have to be copied
+    put(values.copy(), 5)
+    line.flush()
+    assert posted.steps() == [[0], [1], [2], [3], [4, 5]]

@@ -5,11 +5,13 @@
  * stream.bunch_bytes, never older than OLD_S when the solver calls in. There is no thread to send
  * them later: a solver that was quick and then computes for long keeps back its last few until its
  * next call, and sends step by step from then on, until such waits are less than LATE of its time.
- * What it waited for room or for a processor is not its doing and does not count.
+ * What it waited for room or for a processor is not its doing and does not count. A large step that
+ * the solver wrote into the stream's memory goes alone, as in a bunch it would have to be copied.
  */
 
 #define QUICK_S 0.01 /* from one call to the next, of a solver for which it is worth it */
 #define OLD_S 0.1
+#define ALONE_BYTES ((size_t)1 << 18) /* from here on a copy costs more than a message */
 #define LATE 0.05 /* share of the time for which steps may be kept back by a solver that computes */
 
 typedef struct line {
@@ -89,7 +91,9 @@ static penstock_code line_put(line *l, const header *h, const penstock_array *co
                               double now) {
     shipment of = shipment_of(l->link, ROLE_STEP);
     int quick = now - l->put_s < QUICK_S && l->late_s <= LATE * (now - l->since_s);
-    penstock_code code = quick && !l->bunch ? line_gather(l, &of, h, now) : PENSTOCK_OK;
+    int gathers = quick && !l->bunch &&
+                  !(of.n_bytes >= ALONE_BYTES && shipment_lies_in(&of, chosen, l->from));
+    penstock_code code = gathers ? line_gather(l, &of, h, now) : PENSTOCK_OK;
     if (code != PENSTOCK_OK) return code;
     if (l->bunch) {
         shipment_pack(&of, chosen, l->bunch, l->n);

@@ -29,6 +29,17 @@ static buffer *shipment_claim(const field *f, const penstock_array *given, const
     return spans_claim(from, f->spec.name, given->values, n_bytes);
 }
 
+/* Whether none of it has to be copied. */
+static int shipment_lies_in(const shipment *s, const penstock_array *const *chosen,
+                            const spans *from) {
+    size_t i;
+    for (i = 0; i < s->n_rows; i++) {
+        const field *f = &s->link->fields[s->rows[i].field];
+        if (!shipment_claim(f, chosen[s->rows[i].field], from, s->rows[i].n_bytes)) return 0;
+    }
+    return 1;
+}
+
 /* An INPUT or PART with this rank's share of each chosen field: where the solver wrote it, or in
  * the one copy between its memory and the wire. chosen: by field number; from: NULL if everything
  * is to be copied. NULL: no memory. */

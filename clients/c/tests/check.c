@@ -235,8 +235,8 @@ static void while_one_shard_has_no_room_the_others_are_heard(void) {
 }
 
 /* A link and its simulation that run at once, on a shard that never answers; returns its socket. */
-static void *run_on(penstock_link *link, penstock_simulation *sim, line *l) {
-    static const int64_t shape[] = {8}, start[] = {0};
+static void *run_on(penstock_link *link, penstock_simulation *sim, line *l, size_t n_values) {
+    const int64_t shape[] = {(int64_t)n_values}, start[] = {0};
     char address[64];
     size_t n = sizeof address;
     void *context = zmq_ctx_new(), *router = zmq_socket(context, ZMQ_ROUTER);
@@ -285,7 +285,7 @@ static void what_is_kept_back_leaves_before_another_field_shows_its_role(void) {
     penstock_simulation sim;
     line l;
     int i, kept = 0;
-    void *router = run_on(&link, &sim, &l);
+    void *router = run_on(&link, &sim, &l, 8);
     fields[0] = penstock_f64("a", u, 8), fields[1] = penstock_f64("b", u, 8);
     for (i = 0; i < 20; i++, kept = l.bunch != NULL)
         CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
@@ -303,7 +303,7 @@ static void what_is_kept_back_is_dropped_when_a_refusal_is_heard(void) {
     line l;
     size_t posted;
     int i;
-    void *router = run_on(&link, &sim, &l);
+    void *router = run_on(&link, &sim, &l, 8);
     fields[0] = penstock_f64("a", u, 8);
     for (i = 0; i < 20; i++) CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
     posted = l.to->unacked.n;
@@ -328,7 +328,7 @@ static void what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_n
     const message *sent;
     void *values, *again;
     int i;
-    void *router = run_on(&link, &sim, &l);
+    void *router = run_on(&link, &sim, &l, 8);
     link.bunch_bytes = 0;
     for (i = 0; i < 20; i++) {
         double *u;
@@ -368,6 +368,55 @@ static void what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_n
         values = again;
     }
     spans_close(&sim.spans);
+    end_on(&link, &l, router);
+}
+
+static void a_large_step_that_lies_in_the_memory_of_the_stream_goes_alone(void) {
+    static double own[ALONE_BYTES / sizeof(double)];
+    const size_t n = sizeof own / sizeof *own;
+    penstock_array fields[1];
+    penstock_link link;
+    penstock_simulation sim;
+    line l;
+    void *values;
+    int i;
+    void *router = run_on(&link, &sim, &l, n);
+    link.bunch_bytes = 4 * sizeof own;
+    for (i = 0; i < 20; i++) {
+        CHECK(penstock_empty(&sim, "a", n, PENSTOCK_F64, &values) == PENSTOCK_OK);
+        fields[0] = penstock_f64("a", values, n);
+        CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK && !l.bunch);
+        CHECK(message_bytes(*window_at(&l.to->unacked, l.to->unacked.n - 1), 0) == values);
+        sender_acknowledged(l.to, l.to->next);
+    }
+    fields[0] = penstock_f64("a", own, n); /* has to be copied anyway */
+    for (; i < 40 && !l.bunch; i++) {
+        CHECK(penstock_send(&sim, i, fields, 1) == PENSTOCK_OK);
+        sender_acknowledged(l.to, l.to->next);
+    }
+    CHECK(l.bunch);
+    spans_close(&sim.spans);
+    end_on(&link, &l, router);
+}
+
+static void what_stays_on_this_host_is_known_by_its_address(void) {
+    static const char *const elsewhere[] = {
+        "tcp://192.0.2.1:9", "tcp://[2001:db8::1]:9", "tcp://localhost:9", "tcp://127.0.0.1",
+        "tcp://:9", "ipc:///tmp/x:9", "", "tcp://127.0.0.1:port",
+    };
+    size_t i;
+    CHECK(stays_here("tcp://127.0.0.1:9"));
+    for (i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) CHECK(!stays_here(elsewhere[i]));
+}
+
+static void what_stays_on_this_host_is_given_to_the_system_in_small_pieces(void) {
+    penstock_link link;
+    penstock_simulation sim;
+    line l;
+    int given = 0;
+    size_t n = sizeof given;
+    void *router = run_on(&link, &sim, &l, 8);
+    CHECK(!zmq_getsockopt(l.to->socket, ZMQ_SNDBUF, &given, &n) && given == LOCAL_BUFFER_BYTES);
     end_on(&link, &l, router);
 }
 
@@ -455,6 +504,9 @@ int main(int argc, char **argv) {
     what_is_kept_back_leaves_before_another_field_shows_its_role();
     what_is_kept_back_is_dropped_when_a_refusal_is_heard();
     what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_next();
+    a_large_step_that_lies_in_the_memory_of_the_stream_goes_alone();
+    what_stays_on_this_host_is_known_by_its_address();
+    what_stays_on_this_host_is_given_to_the_system_in_small_pieces();
     a_key_file_that_cannot_be_used_is_told_without_its_keys();
     a_parallel_program_without_its_ranks_is_told();
     printf(failures ? "%d checks of the C client failed\n" : "the checks of the C client passed\n",
