@@ -36,7 +36,7 @@ MUCH_BYTES = 1 << 22
 LENT_WINDOW_BYTES = 1 << 24
 # What ZeroMQ gives to the system ahead, where everything stays on this host: there is no network to
 # fill, and the system's own choice, megabytes, is out of the caches before the receiver reads it.
-LOCAL_BUFFER_BYTES = 1 << 17
+LOCAL_BUFFER_BYTES = 1 << 18
 _LENT_BYTES = 1 << 12  # below this the receiver is quicker with the bytes than with their place
 _OFFSET = struct.Struct("<Q")
 _POLLIN = int(zmq.POLLIN)  # as an enum it takes twice as long as the question

@@ -20,7 +20,7 @@
 #define LENT_WINDOW_BYTES ((size_t)1 << 24)
 /* What libzmq gives to the system ahead, where everything stays on this host: there is no network to
  * fill, and the system's own choice, megabytes, is out of the caches before the receiver reads it. */
-#define LOCAL_BUFFER_BYTES (1 << 17)
+#define LOCAL_BUFFER_BYTES (1 << 18)
 #define LENT_BYTES 4096 /* below this the receiver is quicker with the bytes than with their place */
 
 typedef enum announced { ANNOUNCED_PLAN, ANNOUNCED_OPEN, ANNOUNCED_INPUT } announced;
