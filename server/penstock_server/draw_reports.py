@@ -30,19 +30,14 @@ class DrawReports:
         """number: of the reports, above those of any rank before this one."""
         self._number = number
         self._lock = threading.Lock()  # the rank adds, its thread packs
-        self._waiting: list[tuple[Promise, int]] = []  # taken as batch; the receiver wasn't told
+        self.waiting: list[tuple[Promise, int]] = []  # taken as batch; the receiver wasn't told
         self._n_first = 0  # first draws of these
         self._sent: deque[_Sent] = deque()
-
-    @property
-    def n_waiting(self) -> int:
-        """Batches that the receiver was not told of."""
-        return len(self._waiting)
 
     def add(self, promise: Promise, batch: int) -> None:
         """The promise was taken as batch number `batch` of the training run."""
         with self._lock:
-            self._waiting.append((promise, batch))
+            self.waiting.append((promise, batch))
             self._n_first += promise.n_first
 
     def unnoted_first(self, noted: int) -> int:
@@ -57,7 +52,7 @@ class DrawReports:
     def pack(self) -> list[bytes]:
         """The message about all that wait."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
+            waiting, self.waiting = self.waiting, []
             self._number += 1
             after = self._sent[-1].number if self._sent else 0
             report = Report(self._number, after, [_draw(*each) for each in waiting])
@@ -75,7 +70,7 @@ class DrawReports:
     def clear(self) -> None:
         """The ranks go back: draws that are not noted never were."""
         with self._lock:
-            self._waiting, self._n_first = [], 0
+            self.waiting, self._n_first = [], 0
             self._sent.clear()
 
     def _forget(self, noted: int) -> None:

@@ -97,7 +97,9 @@ class ShardFeed:
         pinned = settings.work_ahead and torch.cuda.is_available()
         self._gatherer = Gatherer(self._slab, pinned, find_patches(settings.patches))
         self._line = FeedLine(settings, self._slab, self._gatherer)
-        self._worker = WorkAhead(self._gatherer, self._line.turn) if settings.work_ahead else None
+        self._worker: WorkAhead | None = None
+        if settings.work_ahead:
+            self._worker = WorkAhead(self._gatherer, self._line.turn, settings.batch_size)
         self._incarnation = 0
         self._greet(int(self._slab.books[INCARNATION]))
 
@@ -145,7 +147,7 @@ class ShardFeed:
                 continue
             line.reports.add(promise, batch)
             if worker is not None and line.ahead:
-                worker.prepare(line.ahead[0], batch + 1)
+                worker.prepare(line.ahead, batch + 1)
             return gathered
 
     def skip(self, batch: int) -> None:

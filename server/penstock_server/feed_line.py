@@ -176,13 +176,13 @@ class FeedLine:
 
     def _reports_due(self) -> bool:
         """Whether half of what was promised is drawn, or some of it was long ago."""
-        waiting = self.reports.n_waiting
+        waiting = self.reports.waiting
         if not waiting:
             return False
-        return waiting >= len(self.ahead) or time.monotonic() - self._reported_s > REPORT_S
+        return len(waiting) >= len(self.ahead) or time.monotonic() - self._reported_s > REPORT_S
 
     def _report(self) -> None:
-        if self.reports.n_waiting:
+        if self.reports.waiting:
             self._socket.send_multipart(self.reports.pack())
             self._reported_s = time.monotonic()
             self._low = max(1, 3 * len(self.ahead) // 4)  # it is answered in a batch or two

@@ -95,6 +95,12 @@ class Gatherer:
         ]
 
     @property
+    def sample_bytes(self) -> int:
+        """Of all fields and inputs of a sample, if they are whole."""
+        steps = sum(flat[0].nbytes for flat in self.fields.values())
+        return self._window * steps + sum(array[0].nbytes for array in self.inputs.values())
+
+    @property
     def by_number(self) -> bool:
         """Whether what a batch has depends on its number."""
         return self._patches is not None

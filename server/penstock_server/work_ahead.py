@@ -1,29 +1,35 @@
-"""A thread of the rank that gathers the next batch while the one before is computed.
+"""A thread of the rank that gathers the next batches while one is computed.
 
-It tends the line to the receiver as well: torch holds no interpreter lock while it computes.
+It tends the line to the receiver as well: torch holds no interpreter lock while it computes. To
+wake a thread that sleeps takes as long as half of what a batch costs its rank otherwise, so it is
+asked for several at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
 from penstock_server.gathering import Gatherer, Promise
 from penstock_surrogates.batch import Batch
 
+AHEAD, AHEAD_BYTES = 4, 1 << 26  # batches that are asked for at once, and there at most, or one
+
 
 class WorkAhead:
-    """One batch ahead of a `Gatherer`; promises that became void meanwhile are let go."""
+    """Some batches ahead of a `Gatherer`; promises that became void meanwhile are let go."""
 
-    def __init__(self, gatherer: Gatherer, tend: Callable[[], None]) -> None:
+    def __init__(self, gatherer: Gatherer, tend: Callable[[], None], batch_size: int = 1) -> None:
         """tend: called after every batch and at every `turn`, in the thread."""
         self._gatherer, self._tend = gatherer, tend
-        self._next: Promise | None = None
-        self._number = 0  # of the batch that it was gathered for
+        n_bytes = max(1, batch_size * gatherer.sample_bytes)
+        self._most = max(1, min(AHEAD, AHEAD_BYTES // n_bytes))
+        self._prepared: deque[tuple[Promise, int]] = deque()  # with the number it is gathered for
         self._closed = False
         self._error: Exception | None = None
-        self._asked: SimpleQueue[tuple[Promise, int] | None] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[tuple[Promise, int], ...]] = SimpleQueue()
         self._done: SimpleQueue[tuple[Promise | None, Batch | None]] = SimpleQueue()
         self._thread = Thread(target=self._run, name="work-ahead", daemon=True)
         self._thread.start()
@@ -35,44 +41,59 @@ class WorkAhead:
 
     def turn(self) -> None:
         """Tend soon; returns at once."""
-        self._asked.put(None)
+        self._asked.put(())
 
-    def prepare(self, promise: Promise, number: int) -> None:
-        """It will be the next to be gathered, as batch `number`, unless it becomes void."""
-        if promise is not self._next:
-            self._next, self._number = promise, number
-            self._asked.put((promise, number))
+    def prepare(self, promises: Sequence[Promise], number: int) -> None:
+        """The first of them will be the next to be gathered, as batch `number` and so on.
+
+        Does nothing while some are prepared. More may be appended meanwhile, and they may become
+        void.
+        """
+        if not self._prepared:
+            n = min(self._most, len(promises))
+            asked = tuple((promises[i], number + i) for i in range(n))
+            self._prepared.extend(asked)
+            self._asked.put(asked)
 
     def gather(self, promise: Promise, number: int) -> Batch | None:
         """As the gatherer does; raises what went wrong in the thread."""
         self.check()
-        if promise is not self._next:
+        prepared = self._prepared
+        while prepared and prepared[0][0] is not promise:
+            prepared.popleft()  # void
+        if not prepared:
             return self._gatherer.gather(promise, number)
+        _, own_number = prepared.popleft()
         while True:
             done, batch = self._done.get()
             self.check()
             if done is promise:
                 break
-        if number != self._number and self._gatherer.by_number:
+        if number != own_number and self._gatherer.by_number:
             return self._gatherer.gather(promise, number)  # this rank was left out of a round
         return batch
 
     def close(self) -> None:
         """May be called twice."""
         self._closed = True
-        self._asked.put(None)
+        self._asked.put(())
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            asked = self._asked.get()
-            if self._closed:
-                return
-            promise = asked[0] if asked is not None else None
-            try:
-                if asked is not None:
-                    self._done.put((promise, self._gatherer.gather(*asked)))
+        while not self._closed:
+            self._work(self._asked.get())
+
+    def _work(self, asked: tuple[tuple[Promise, int], ...]) -> None:
+        """What it has in its hands is gone when it returns: batches may be large."""
+        promise: Promise | None = None
+        try:
+            for promise, number in asked:
+                if self._closed:
+                    return
+                self._done.put((promise, self._gatherer.gather(promise, number)))
                 self._tend()
-            except Exception as error:  # whatever it is, the rank is to hear of it
-                self._error = error
-                self._done.put((promise, None))
+            if not asked and not self._closed:
+                self._tend()
+        except Exception as error:  # whatever it is, the rank is to hear of it
+            self._error = error
+            self._done.put((promise, None))

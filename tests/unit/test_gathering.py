@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,9 +15,10 @@ import torch
 
 from penstock_server.descriptors import Descriptors
 from penstock_server.feed_messages import Group
-from penstock_server.gathering import Gatherer
+from penstock_server.gathering import Gatherer, Promise
 from penstock_server.slab import Slab, SlabSpec
 from penstock_server.work_ahead import WorkAhead
+from penstock_surrogates.batch import Batch
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -139,7 +141,7 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
                 continue
             for promise in gatherer.promises(promised):
                 if worker is not None:
-                    worker.prepare(promise, 1)
+                    worker.prepare([promise], 1)
                 batch = (worker or gatherer).gather(promise, 1)
                 found["torn" if batch is None else "whole"] += 1
                 if batch is not None:
@@ -163,7 +165,7 @@ def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path:
     worker = WorkAhead(gatherer, lambda: None)
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
     promise.index = torch.tensor([10**6])
-    worker.prepare(promise, 1)
+    worker.prepare([promise], 1)
     with pytest.raises(IndexError):
         worker.gather(promise, 1)
     worker.close()
@@ -176,7 +178,7 @@ def test_the_thread_tends_after_every_batch_and_when_it_is_told_to(tmp_path: Pat
     gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: tended.put(None))
     (promise,) = gatherer.promises(group(writer.slab, np.arange(4), 4))
-    worker.prepare(promise, 1)
+    worker.prepare([promise], 1)
     assert worker.gather(promise, 1) is promise.batch
     tended.get(timeout=10)
     worker.turn()
@@ -189,10 +191,51 @@ def test_a_promise_that_became_void_does_not_take_the_place_of_another(tmp_path:
     gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None)
     void, unprepared, wanted = gatherer.promises(group(writer.slab, np.arange(6), 2))
-    worker.prepare(void, 1)
+    worker.prepare([void], 1)
     batch = worker.gather(unprepared, 1)
     assert batch is not None and batch.simulation.tolist() == [102, 103]
-    worker.prepare(wanted, 2)
+    worker.prepare([wanted], 2)
     batch = worker.gather(wanted, 2)
     assert batch is not None and batch.simulation.tolist() == [104, 105]
+    worker.close()
+
+
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 4), (10**6, 1)])
+def test_the_thread_is_asked_for_several_small_batches_at_once(
+    tmp_path: Path, batch_size: int, at_once: int
+) -> None:
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab)
+    gathered: list[tuple[int, int]] = []
+    tended: SimpleQueue[None] = SimpleQueue()
+
+    def gather(promise: Promise, number: int) -> Batch | None:
+        gathered.append((promise.number, number))
+        return Gatherer.gather(gatherer, promise, number)
+
+    gatherer.gather = gather  # type: ignore[method-assign]
+    worker = WorkAhead(gatherer, lambda: tended.put(None), batch_size)
+    promises = deque(gatherer.promises(group(writer.slab, np.arange(6), 1)))
+    first = promises[0].number
+    for number in range(5, 9):
+        worker.prepare(promises, number)
+        if number == 5:
+            for _ in range(at_once):
+                tended.get(timeout=10)
+            assert len(gathered) == at_once
+        promise = promises.popleft()
+        assert worker.gather(promise, number) is promise.batch
+    worker.close()
+    assert gathered == [(first + i, 5 + i) for i in range(4)]
+
+
+def test_batches_that_are_prepared_become_void_together(tmp_path: Path) -> None:
+    writer = make(tmp_path, 1, 1)
+    gatherer = Gatherer(writer.slab)
+    worker = WorkAhead(gatherer, lambda: None)
+    first, second, third, fourth = gatherer.promises(group(writer.slab, np.arange(8), 2))
+    worker.prepare([first, second], 1)
+    assert worker.gather(third, 1) is third.batch  # the line began anew
+    worker.prepare([fourth], 2)
+    assert worker.gather(fourth, 2) is fourth.batch
     worker.close()

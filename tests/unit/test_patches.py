@@ -92,7 +92,7 @@ def test_a_batch_that_was_gathered_under_another_number_is_gathered_anew(tmp_pat
     gatherer = Gatherer(slab, patches=patches)
     (promise,) = gatherer.promises(group(slab, [0, 4, 8], 3))
     worker = WorkAhead(gatherer, lambda: None)
-    worker.prepare(promise, 2)
+    worker.prepare([promise], 2)
     found = worker.gather(promise, 3)
     worker.close()
     assert found is not None and found.origin is not None
