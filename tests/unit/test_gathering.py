@@ -200,9 +200,11 @@ def test_a_promise_that_became_void_does_not_take_the_place_of_another(tmp_path:
     worker.close()
 
 
-@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 4), (10**6, 1)])
+@pytest.mark.parametrize(
+    ("batch_size", "promised", "at_once"), [(1, 6, 4), (1, 3, 2), (1, 1, 1), (10**6, 6, 1)]
+)
 def test_the_thread_is_asked_for_several_small_batches_at_once(
-    tmp_path: Path, batch_size: int, at_once: int
+    tmp_path: Path, batch_size: int, promised: int, at_once: int
 ) -> None:
     writer = make(tmp_path, 1, 1)
     gatherer = Gatherer(writer.slab)
@@ -215,9 +217,9 @@ def test_the_thread_is_asked_for_several_small_batches_at_once(
 
     gatherer.gather = gather  # type: ignore[method-assign]
     worker = WorkAhead(gatherer, lambda: tended.put(None), batch_size)
-    promises = deque(gatherer.promises(group(writer.slab, np.arange(6), 1)))
+    promises = deque(gatherer.promises(group(writer.slab, np.arange(promised), 1)))
     first = promises[0].number
-    for number in range(5, 9):
+    for number in range(5, 5 + promised):
         worker.prepare(promises, number)
         if number == 5:
             for _ in range(at_once):
@@ -226,16 +228,16 @@ def test_the_thread_is_asked_for_several_small_batches_at_once(
         promise = promises.popleft()
         assert worker.gather(promise, number) is promise.batch
     worker.close()
-    assert gathered == [(first + i, 5 + i) for i in range(4)]
+    assert gathered == [(first + i, 5 + i) for i in range(promised)]
 
 
 def test_batches_that_are_prepared_become_void_together(tmp_path: Path) -> None:
     writer = make(tmp_path, 1, 1)
     gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None)
-    first, second, third, fourth = gatherer.promises(group(writer.slab, np.arange(8), 2))
-    worker.prepare([first, second], 1)
-    assert worker.gather(third, 1) is third.batch  # the line began anew
-    worker.prepare([fourth], 2)
-    assert worker.gather(fourth, 2) is fourth.batch
+    *void, anew, last = gatherer.promises(group(writer.slab, np.arange(10), 2))
+    worker.prepare(void, 1)
+    assert worker.gather(anew, 1) is anew.batch  # the line began anew
+    worker.prepare([last], 2)
+    assert worker.gather(last, 2) is last.batch
     worker.close()
