@@ -46,8 +46,8 @@ class WorkAhead:
     def prepare(self, promises: Sequence[Promise], number: int) -> None:
         """The first of them will be the next to be gathered, as batch `number` and so on.
 
-        Does nothing while some are prepared. One is left, so that there is one to ask for next while
-        new ones come. More may be appended meanwhile, and they may become void.
+        Does nothing while some are prepared. One is left, so that there is one to ask for next
+        while new ones come. More may be appended meanwhile, and they may become void.
         """
         if not self._prepared:
             n = max(1, min(self._most, len(promises) - 1))
