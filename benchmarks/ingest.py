@@ -110,7 +110,8 @@ context = zmq.Context()
 push = context.socket(zmq.PUSH)
 push.setsockopt(zmq.SNDHWM, max(2, (1 << 26) // values.nbytes))
 if "buffer" in sys.argv:
-    push.setsockopt(zmq.SNDBUF, 1 << 18)
+    from penstock.sender import LOCAL_BUFFER_BYTES
+    push.setsockopt(zmq.SNDBUF, LOCAL_BUFFER_BYTES)
 push.connect(sys.argv[3])
 view = values.view("u1").data
 for step in range(int(sys.argv[2])):

@@ -15,7 +15,7 @@ from threading import Thread
 from penstock_server.gathering import Gatherer, Promise
 from penstock_surrogates.batch import Batch
 
-AHEAD, AHEAD_BYTES = 4, 1 << 26  # batches that are asked for at once, and there at most, or one
+AHEAD, AHEAD_BYTES = 4, 1 << 26  # of batches asked for at once, the most; one in any case
 
 
 class WorkAhead:
