@@ -27,6 +27,7 @@ from penstock_server.config import Campaign
 from penstock_server.curve import make_keys
 from penstock_server.design import draw
 from penstock_server.processes import past_the_caches
+from penstock_server.run_folder import RunFolder
 from penstock_server.slab import BOOKS, Slab, SlabError
 
 PATIENCE_S = 120.0
@@ -113,6 +114,7 @@ class Served:
     """A campaign's coordinator and its one receiver, waiting for workers."""
 
     stage: Stage
+    run: RunFolder
     slab: Slab
     addresses: Addresses
     feed: str
@@ -176,7 +178,7 @@ def serve(campaign: Campaign) -> Iterator[Served]:
                 for name, env in (("coordinator", {}), ("receiver", past_the_caches()))
             )  # fmt: skip
             slab = here.until(lambda: _attached(run.shard("0")))
-            yield Served(here, slab, addresses, wiring.feed_address(run, "0"), receiver)
+            yield Served(here, run, slab, addresses, wiring.feed_address(run, "0"), receiver)
         finally:
             here.close()
             held.close()

@@ -138,7 +138,7 @@ def contents(batch: Batch, fields: Sequence[str] | None = None) -> list[int]:
     """
     sums = [0] * len(batch)
     for name in batch.fields if fields is None else fields:
-        array = np.ascontiguousarray(batch.fields[name].numpy())
+        array = np.ascontiguousarray(batch.fields[name].cpu().numpy())
         sums = [zlib.crc32(sample, so_far) for sample, so_far in zip(array, sums, strict=True)]
     return sums
 

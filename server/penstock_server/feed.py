@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from penstock_server.devices import choose_device
 from penstock_server.feed_line import FeedLine
 from penstock_server.feed_settings import FeedSettings
 from penstock_server.gathering import Gatherer
@@ -94,8 +95,8 @@ class ShardFeed:
     def __init__(self, settings: FeedSettings) -> None:
         self._settings = settings
         self._slab = _attach(Path(settings.folder), settings.patience_s)
-        pinned = settings.work_ahead and torch.cuda.is_available()
-        self._gatherer = Gatherer(self._slab, pinned, find_patches(settings.patches))
+        device = choose_device(settings.device, settings.rank)
+        self._gatherer = Gatherer(self._slab, device, find_patches(settings.patches))
         self._line = FeedLine(settings, self._slab, self._gatherer)
         self._worker: WorkAhead | None = None
         if settings.work_ahead:
@@ -207,6 +208,7 @@ class ShardFeed:
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
+        self._gatherer.close()
         self._line.close()
 
     # -- inner -----------------------------------------------------------------------------------

@@ -20,3 +20,5 @@ class FeedSettings:
     dtype: str = "float64"  # of parameters and t
     work_ahead: bool = True  # gather in a thread, while the batch before is computed
     patches: dict[str, Any] | None = None  # PatchSettings; None: whole fields
+    device: str = "cpu"  # where batches are to be, as `training.device` says it
+    rank: int = 0  # on a host of several GPUs it tells which

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock_server.device_copy import DeviceCopy
 from penstock_server.feed_messages import Generations, Group, Ids
 from penstock_server.patches import Box, Patches
 from penstock_server.slab import DESCRIPTOR, Slab
@@ -25,6 +26,8 @@ from penstock_surrogates.batch import Batch
 def _offset(name: str) -> int:
     return int(DESCRIPTOR.fields[name][1])  # type: ignore[index]
 
+
+CPU = torch.device("cpu")
 
 _SIMULATION = _offset("simulation") // 8
 _GENERATION, _SEGMENT, _ROW = (_offset(name) // 4 for name in ("generation", "segment", "row"))
@@ -70,15 +73,20 @@ class SlotTable:
 class Gatherer:
     """Of one rank, from the slab beside it."""
 
-    def __init__(self, slab: Slab, pinned: bool = False, patches: Patches | None = None) -> None:
-        """pinned: the fields of a batch stand where a CUDA device copies them from by itself.
+    def __init__(
+        self,
+        slab: Slab,
+        device: torch.device = CPU,
+        patches: Patches | None = None,
+    ) -> None:
+        """device: where the fields and inputs of a batch are to be; the rest stays on the CPU.
 
         patches: of the fields it names, one box a sample.
         """
         spec = slab.spec
         self._length, self._windows = spec.segment_steps, spec.windows
         self._window, self._span = spec.window, spec.span
-        self._n_parameters, self._pinned, self._patches = spec.n_parameters, pinned, patches
+        self._n_parameters, self._patches = spec.n_parameters, patches
         self._table = SlotTable(slab)
         self._offsets = spec.stride * np.arange(spec.window)
         self._t, self._parameters = slab.t.reshape(-1), slab.parameters
@@ -93,6 +101,17 @@ class Gatherer:
             (name, flat.unsqueeze(1) if spec.window == 1 else flat)
             for name, flat in self.fields.items()
         ]
+        self._copy: DeviceCopy | None = None
+        if device.type == "cuda":
+            whole = {**self.fields, **self.inputs}
+            for name in patches.names if patches is not None else ():
+                del whole[name]
+            self._copy = DeviceCopy(device, whole.values())
+
+    def close(self) -> None:
+        """May be called twice; nothing can be gathered after it."""
+        if self._copy is not None:
+            self._copy.close()
 
     @property
     def sample_bytes(self) -> int:
@@ -145,8 +164,7 @@ class Gatherer:
         batch, index = promise.batch, promise.index
         if self._patches is not None:
             batch = self._cut(promise, number, self._patches)
-            now = self._table.generations(promise.places)
-            return batch if now.tobytes() == promise.generations else None
+            return self._arrived(batch, promise)
         for name, flat in self._steps:
             batch.fields[name] = self._select(flat, index)
         if self._window > 1:
@@ -155,6 +173,13 @@ class Gatherer:
                 batch.fields[name] = batch.fields[name].view(shape)
         for name, array in self.inputs.items():
             batch.inputs[name] = self._select(array, promise.rows)
+        return self._arrived(batch, promise)
+
+    def _arrived(self, batch: Batch, promise: Promise) -> Batch | None:
+        """The batch, if all that was selected is of the segments that were promised."""
+        if self._copy is not None:
+            batch = self._copy.bring(batch)
+            self._copy.arrive()
         now = self._table.generations(promise.places)
         return batch if now.tobytes() == promise.generations else None
 
@@ -182,14 +207,12 @@ class Gatherer:
 
     def _boxes(self, values: Tensor, index: list[int], boxes: list[Box]) -> Tensor:
         shape = (len(index), *values[0][boxes[0]].shape)
-        there = torch.empty(shape, dtype=values.dtype, pin_memory=self._pinned)
+        there = torch.empty(shape, dtype=values.dtype, pin_memory=self._copy is not None)
         for own, at, box in zip(there.numpy(), index, boxes):
             own[...] = values[at][box].numpy()
-        return there
+        return there if self._copy is None else self._copy.move(there)
 
     def _select(self, values: Tensor, index: Tensor) -> Tensor:
-        if not self._pinned:
+        if self._copy is None:
             return values.index_select(0, index)
-        shape = (len(index), *values.shape[1:])
-        there = torch.empty(shape, dtype=values.dtype, pin_memory=True)
-        return torch.index_select(values, 0, index, out=there)
+        return self._copy.select(values, index)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from penstock_server.devices import choose_device
 from penstock_server.optimisation import build_optimizer, build_schedule
+from penstock_server.pending_loss import PendingLoss
 from penstock_surrogates import registry
 from penstock_surrogates.batch import Batch
 from penstock_surrogates.losses import find_loss
@@ -77,8 +79,10 @@ class Learner:
             self.model, device_ids=ids, gradient_as_bucket_view=True
         )
 
-    def step(self, batch: Batch | None, total: int) -> Tensor:
+    def step(self, batch: Batch | None, total: int) -> Tensor | PendingLoss:
         """One update with `total` samples over all ranks; gives the sum of this rank's losses.
+
+        On a GPU it returns before the update is computed.
 
         Averaging over ranks divides by their number, so the weight world / total makes it the
         mean over samples, however many each rank has. A rank without any takes part with one
@@ -103,7 +107,8 @@ class Learner:
         (losses.sum() * weight).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
-        return losses.detach().sum() if weight else torch.zeros(())
+        loss = losses.detach().sum() if weight else losses.new_zeros(())
+        return PendingLoss(loss) if loss.is_cuda else loss
 
 
 def find_step(plan: LearningPlan) -> TrainingStep:
@@ -120,15 +125,6 @@ def find_step(plan: LearningPlan) -> TrainingStep:
         return loss(predicted, {name: encoded.fields[name] for name in names})
 
     return supervised
-
-
-def choose_device(name: str, rank: int) -> torch.device:
-    """For "auto" a GPU of this host if there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", rank % torch.cuda.device_count())
-    return torch.device(name)
 
 
 def first(batch: Batch) -> Batch:

@@ -7,6 +7,7 @@ counts of the next round are on their way while the present batch is computed.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,17 +15,31 @@ from typing import Literal
 import torch
 
 from penstock_server.feed import Feed
+from penstock_server.pending_loss import PendingLoss
 from penstock_server.ranks import Ranks
 from penstock_server.rounds import Limits, Round, State, Tally, decide
 from penstock_server.time_spent import Clock, TimeSpent, wait
 from penstock_server.wait_causes import cause_of
 from penstock_surrogates.batch import Batch
 
+BEHIND = 1  # batches a GPU has when the loss of the one before them is waited for
 PAUSE_S = (0.001, 0.05)  # the first and the longest pause of a round that waits
+
+
+Loss = torch.Tensor | PendingLoss | float
 
 
 class Diverged(RuntimeError):
     """The loss is not finite any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A batch: its number from 0, the loss of this rank's samples, and how many all ranks had."""
+
+    number: int = -1
+    loss: Loss = 0.0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Turns:
         self.tally = Tally()  # of the newest round, all ranks together
         self.mean_loss: float | None = None  # of the newest batch that all ranks finished
         # Set by the caller:
-        self.loss: torch.Tensor | float = 0.0  # sum over this rank's samples of the last batch
+        self.loss: Loss = 0.0  # sum over this rank's samples of the last batch
         self.stop = False  # rank 0: a stop was ordered
         self.snapshot = -1  # rank 0: batch of the newest snapshot that stands
         self.durable = -1  # rank 0: batch of the newest durable checkpoint
@@ -69,8 +84,8 @@ class Turns:
         self._held = False
         self._done = 0
         self._pauses = 0
-        self._samples = 0  # of all ranks in the batch that `loss` belongs to
-        self._contributed = 0  # the same for the loss that was contributed last
+        self._losses: deque[_Trained] = deque()  # of batches whose loss no tally has yet
+        self._known = _Trained()  # the newest batch whose loss a tally has
         self._mine = Tally()
 
     @property
@@ -95,13 +110,14 @@ class Turns:
             if not self._pauses:
                 self.spent.on("agree")
             self.tally = self._ranks.finish()
-            self._check_loss()
+            self._check_loss(self.tally.loss)
             before = self.state
             self.state, chosen = decide(before, self.tally, self._limits)
             self._tell_feed(chosen)
             activity = self._activity(before, chosen)
             self.spent.on(activity)
             if chosen.snapshot or chosen.checkpoint:
+                self._settle_losses()
                 yield Turn("save", chosen, replace(before, snapshot_at=chosen.after))
                 self.spent.on(activity)
             if chosen.action == "finish":
@@ -117,7 +133,7 @@ class Turns:
             if chosen.action in ("train", "wait"):
                 yield Turn(chosen.action, chosen, self.state, batch)
             if chosen.action == "train":
-                self._samples = chosen.total
+                self._losses.append(_Trained(chosen.after, self.loss, chosen.total))
                 self._done = chosen.after + 1
 
     def _take(self, chosen: Round) -> Batch | None:
@@ -159,7 +175,7 @@ class Turns:
     def _contribute(self) -> None:
         stock = self._feed.stock(0.0)
         tally = Tally.of(stock, self._limits.batch_size, self.drawn)
-        tally = replace(tally, loss=self._known_loss())
+        tally = replace(tally, loss=self._newest_loss())
         if self._ranks.rank == 0:
             tally = replace(
                 tally,
@@ -170,27 +186,46 @@ class Turns:
                 writing=self.writing,
                 resting=self.seconds < self.rests_until_s,
             )
-        self._mine, self._contributed = tally, self._samples
+        self._mine = tally
         self._ranks.begin(tally)
 
-    def _known_loss(self) -> float:
-        """A GPU may still be at the batch of this loss: the time until it is done is computing."""
-        if isinstance(self.loss, torch.Tensor):
-            name = self.spent.name
-            self.spent.on("compute")
-            self.loss = float(self.loss)
-            self.spent.on(name)
-        return self.loss
+    def _newest_loss(self) -> float:
+        """The newest that is known while there is still work for the device.
 
-    def _check_loss(self) -> None:
-        if not math.isfinite(self.tally.loss):
+        A GPU is at the last batch when the next round begins. If it were waited for here, it would
+        have nothing to do until the next batch is on its way; so the loss of the one before is
+        looked at. All ranks do alike.
+        """
+        pending = bool(self._losses) and isinstance(self._losses[-1].loss, PendingLoss)
+        behind = BEHIND if pending else 0
+        while len(self._losses) > behind:
+            self._learn_loss()
+        return float(self._known.loss)
+
+    def _learn_loss(self) -> None:
+        """The time until it is there is computing."""
+        name = self.spent.name
+        self.spent.on("compute")
+        trained = self._losses.popleft()
+        self._known = replace(trained, loss=float(trained.loss))
+        self.spent.on(name)
+
+    def _settle_losses(self) -> None:
+        """Nothing is saved of which it is not known whether it diverged."""
+        while self._losses:
+            self._learn_loss()
+            self._check_loss(sum(self._ranks.gather_everywhere(self._known.loss)))
+
+    def _check_loss(self, loss: float) -> None:
+        """loss: of the batch that is known, all ranks together."""
+        if not math.isfinite(loss):
             raise Diverged(
-                f"The loss of batch {self.state.batches - 1} should be a finite number, but it is "
-                f"{self.tally.loss}. Lower training.learning_rate, or look at the fields and at "
-                "the loss or training_step of your own."
+                f"The loss of batch {self._known.number} should be a finite number, but it is "
+                f"{loss}. Lower training.learning_rate, or look at the fields and at the loss or "
+                "training_step of your own."
             )
-        if self._contributed:
-            self.mean_loss = self.tally.loss / self._contributed
+        if self._known.total:
+            self.mean_loss = loss / self._known.total
 
     def _tell_feed(self, chosen: Round) -> None:
         """What became safe and whether producers are to wait, once each."""

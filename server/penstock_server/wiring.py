@@ -347,6 +347,8 @@ def feed_settings(campaign: Campaign, run: RunFolder, rank: int) -> dict[str, An
             components=components(campaign),
             patience_s=campaign.liveness.coordinator_patience_s,
             patches=patch_settings(campaign, rank),
+            device=campaign.training.device,
+            rank=rank,
         )
     )
 

@@ -24,6 +24,7 @@ class Batch:
     step: Tensor  # (b, k) int64
     inputs: dict[str, Tensor] = field(default_factory=dict)  # name -> (b, *shape)
     origin: Tensor | None = None  # (b, axes) int64, where the boxes begin; None: whole fields
+    there: Batch | None = None  # the same on the device of the training, if it was brought there
 
     def __post_init__(self) -> None:
         b, k = len(self.parameters), self.t.shape[-1]
@@ -52,7 +53,9 @@ class Batch:
         return len(self.parameters)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """The same batch on another device; on a GPU perhaps not before what it computes next."""
+        if self.there is not None and self.there.parameters.device == torch.device(device):
+            return self.there
 
         def move(values: Tensor) -> Tensor:
             return values.to(device, non_blocking=True)

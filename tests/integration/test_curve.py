@@ -43,6 +43,7 @@ class Secured:
             self.coordinator.address,
             slots=4096,
             max_steps=200,
+            most_waiting=1,  # as with large steps of three workers and more
             server_keys=self.keys.server,
             client_keys=self.keys.client,
         )

@@ -14,14 +14,16 @@ from trainer_scripted import ScriptedFeed, TickingClock, make_batches
 
 from penstock import control
 from penstock_server.feed import Stock
+from penstock_server.pending_loss import PendingLoss
 from penstock_server.progress import CoordinatorReport
 from penstock_server.ranks import RankLost, Ranks, is_lost
 from penstock_server.rounds import Limits, State
 from penstock_server.time_spent import TimeSpent
-from penstock_server.turns import Turn, Turns
+from penstock_server.turns import Diverged, Turn, Turns
 from penstock_surrogates.batch import Batch
 
 LIMITS = Limits(ranks=1, batch_size=4, threshold=1, band=8, draws_per_sample=1.25)
+FREE = replace(LIMITS, draws_per_sample=None)
 FULL = Stock(400, 100, 20, 100, 4, 0, 3, False, False, False)
 
 
@@ -125,6 +127,54 @@ def test_the_time_until_a_loss_is_known_is_computing() -> None:
     loop.until("train")
     assert loop.turns.loss == 2.0
     assert loop.turns.spent.seconds["compute"] > before
+
+
+class Later(PendingLoss):
+    """As of a GPU; notes when it is waited for."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.waited_for = value, False
+
+    def __float__(self) -> float:
+        self.waited_for = True
+        return self.value
+
+
+def test_a_gpu_has_the_next_batch_before_the_loss_of_the_last_is_waited_for() -> None:
+    loop = Loop(ToldFeed(FULL), FREE)
+    losses = [Later(4.0 * n) for n in range(1, 5)]
+    for n, loss in enumerate(losses):
+        loop.until("train")
+        loop.turns.loss = loss
+        assert sum(each.waited_for for each in losses) == max(0, n - 1)
+    loop.until("train")
+    assert [each.waited_for for each in losses] == [True, True, True, False]
+    assert loop.turns.mean_loss == 2.0  # the third's is on its way
+
+
+def test_nothing_is_saved_before_all_losses_are_known() -> None:
+    loop = Loop(ToldFeed(FULL), replace(FREE, snapshot_batches=2))
+    for value in (4.0, 8.0):
+        loop.until("train")
+        loop.turns.loss = last = Later(value)
+    assert loop.until("save").round.after == 12
+    assert last.waited_for
+    assert loop.turns.mean_loss == 2.0
+    for value in (12.0, float("nan")):
+        loop.until("train")
+        loop.turns.loss = Later(value)
+    with pytest.raises(Diverged, match="The loss of batch 13 should be"):
+        loop.until("save")
+
+
+def test_a_gpu_that_diverged_is_heard_of_one_batch_later() -> None:
+    loop = Loop(ToldFeed(FULL), FREE)
+    for value in (4.0, float("inf"), 4.0):
+        loop.until("train")
+        loop.turns.loss = Later(value)
+    loop.until("train")
+    with pytest.raises(Diverged, match="The loss of batch 11 should be"):
+        loop.until("train")
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_lost_rank() -> None:
