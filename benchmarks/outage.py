@@ -2,7 +2,7 @@
 
 Two campaigns (stamp, four workers that rest between steps) go through rounds of three phases: as
 usual; all agents halted with what they started; half of them. That is what the server sees of hosts
-that are gone. Halted ones go on afterwards.
+that are gone. Halted ones go on afterwards. Training has a core for itself, all else the others.
 
 Without a limiter nothing of this concerns the trainer. ours: batches per second in the worse of the
 two phases, peer: in the usual one before it, medians of the rounds. With draws_per_sample = 2 no
@@ -11,7 +11,7 @@ around it, and while nothing comes the trainer waits and names the limiter. hold
 within 5 % of the usual one, no report is out of the band, and at least WAITED of the time without
 production was waited for the limiter.
 
-    python benchmarks/outage.py --rounds 3
+    python benchmarks/outage.py --rounds 5
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import pinned
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "chaos"), str(TESTS / "system")]
@@ -68,6 +70,7 @@ threshold = 500
 [training]
 options = {{ hidden = [256, 256] }}
 batch_size = {batch}
+optimizer = "pinned:adam"
 [liveness]
 silence_s = 4.0
 beat_s = 0.5
@@ -200,7 +203,7 @@ def waited(found: list[Phase], rows: list[Row]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--phase", type=float, default=25.0, help="seconds of each phase")
     parser.add_argument("--quick", action="store_true", help="one round of 12 s each")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
@@ -212,6 +215,7 @@ def main() -> None:
         if not options.json:
             print(text, flush=True)
 
+    os.sched_setaffinity(0, pinned.apart())
     with tempfile.TemporaryDirectory(prefix="outage-") as scratch:
         say("Without a limiter ...")
         by_name = rates(*go(Path(scratch) / "free", "", options.rounds, options.phase))

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pinned
 from rich.console import Console
-from torch.optim import Adam, Optimizer
 
 from penstock_server.compare import CompareError, ProcessRunner
 from penstock_server.compare.records import Records
@@ -36,7 +35,6 @@ from penstock_server.compare.statistics import Spread, paired
 POLICIES = ("reservoir", "fifo", "firo")
 PEERS = ("fifo", "firo")
 PACE = 0.5  # of what the trainer draws
-CORE = "PENSTOCK_BENCHMARK_TRAINING_CORE"
 FULL = {
     "n": 32, "steps": 100, "batches": 6000, "simulations": 800, "test": 100, "capacity": 3000,
     "threshold": 500,
@@ -75,7 +73,7 @@ threshold = {threshold}
 [training]
 options = {{ hidden = [256, 256] }}
 batch_size = 10
-optimizer = "policies:pinned_adam"
+optimizer = "pinned:adam"
 learning_rate = 1e-3
 snapshot_batches = 50
 [validation]
@@ -86,29 +84,18 @@ opponents = false
 Row = dict[str, Any]
 
 
-def pinned_adam(
-    parameters: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.0
-) -> Optimizer:
-    """Adam; the process that asks for it, which is the trainer, moves to its core."""
-    os.sched_setaffinity(0, {int(os.environ[CORE])})
-    return Adam(list(parameters), lr=lr, weight_decay=weight_decay, fused=True)
-
-
 class Bench:
     """Runs of the campaign above, each kept, so that an interrupted benchmark goes on."""
 
     def __init__(self, out: Path, size: dict[str, int], say: Callable[[str], None]) -> None:
         self.size, self.say = size, say
         self.records = Records(out.resolve())
-        cores = sorted(os.sched_getaffinity(0))
         taskset = shutil.which("taskset")
-        if len(cores) < 2 or taskset is None:
-            raise CompareError("The policies need two cores and taskset: one core for training.")
-        os.environ[CORE] = str(cores[1])
-        here = str(Path(__file__).resolve().parent)  # where the trainer finds pinned_adam
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.getenv("PYTHONPATH")]))
+        if taskset is None:
+            raise CompareError("The policies need taskset: training has a core for itself.")
+        others = ",".join(map(str, pinned.apart()))
         child = (sys.executable, "-m", "penstock_server.compare.child")
-        self.runner = ProcessRunner((taskset, "-c", str(cores[0]), *child))
+        self.runner = ProcessRunner((taskset, "-c", others, *child))
         self.campaign = self.records.folder / "campaign.toml"
         self.campaign.parent.mkdir(parents=True, exist_ok=True)
         self.campaign.write_text(CAMPAIGN.format(**size))
