@@ -11,8 +11,8 @@ alternate; both wait for the device at the end of a round.
 Samples per second are those of a round without the time in which snapshots were written
 (snapshot_s, in with_snapshots it is in). They have 3 GB here and take seconds each; none is asked
 for by batches or for validation, only for room in the reservoir. arrived: samples that the stream
-brought meanwhile. time_share: what the rank did in ours. kernel_share: how much of
-the time a kernel was running, by torch.profiler, in a round of its own at the end.
+brought meanwhile. time_share: what the rank did. kernel_share: how much of the time a kernel was
+running, by torch.profiler, in a round of its own at the end.
 
 holds: ours reaches at least 0.95 of resident (median of the rounds' ratios). SC'23 shows about 150
 samples per second on one V100. Without a CUDA device the program ends; --device cpu and --values
@@ -47,7 +47,7 @@ from penstock_surrogates.normalisation import Moments, Normalisation
 from penstock_surrogates.problem import Problem
 
 BATCH = 10
-RATE = 100  # samples a second, at most, that the producer streams when the reservoir has been full
+RATE = 100  # samples a second that the producer streams, at most, after half of the reservoir
 WARM_UP = 20  # batches before each round
 PROFILED = 100  # batches
 RESIDENT = 20  # batches that lie on the device

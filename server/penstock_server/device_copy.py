@@ -18,7 +18,7 @@ from torch import Tensor
 
 from penstock_surrogates.batch import Batch
 
-OWN_COPY_BYTES = 1 << 18  # of a sample's step of one field; launching a copy takes as long as these
+OWN_COPY_BYTES = 1 << 18  # of a step of one field; gathering it takes as long as to launch a copy
 
 logger = logging.getLogger(__name__)
 
