@@ -53,7 +53,7 @@ class Batch:
         return len(self.parameters)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; a GPU has it before it computes what it is told next."""
+        """The same batch on another device; a GPU has it before what it is told to compute next."""
         if self.there is not None and self.there.parameters.device == torch.device(device):
             return self.there
 
