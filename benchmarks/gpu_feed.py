@@ -34,7 +34,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from stage import Served, serve
+from stage import PATIENCE_S, Served, serve
 from torch.profiler import ProfilerActivity, profile
 
 from penstock_server import wiring
@@ -185,11 +185,16 @@ class Rounds:
         self._begun: tuple[float, dict[str, Any]] | None = None
         self._kernels: Kernels | None = None
         self._from = WARM_UP  # the batch at which the next round may begin
+        self._moved = (-1, time.monotonic())  # batches, and when the newest came
         self.own: list[Round] = []
         self.others: list[Round] = []
 
     def __call__(self, body: dict[str, Any]) -> None:
         done = body["batches"]
+        if done != self._moved[0]:
+            self._moved = done, time.monotonic()
+        elif time.monotonic() > self._moved[1] + PATIENCE_S and not body["error"]:
+            raise TimeoutError(f"No batch was trained on for {PATIENCE_S:.0f} s.")
         profiled = len(self.own) == self._options.rounds
         batches = PROFILED if profiled else self._options.batches
         if self._begun is None:

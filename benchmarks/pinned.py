@@ -1,19 +1,20 @@
-"""Training on a core of its own, in benchmarks that run whole campaigns."""
+"""Training on a core of its own, everything else on the others."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.optim import Adam, Optimizer
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 CORE = "PENSTOCK_BENCHMARK_TRAINING_CORE"
 
 
 def apart() -> list[int]:
-    """A campaign that is started now may train with "pinned:adam"; gives the cores of all else."""
+    """Chooses the core, for a campaign that trains with "pinned:adam"; gives those of all else."""
     core, *others = sorted(os.sched_getaffinity(0))
     if not others:
         raise SystemExit("This takes two cores: training has one of them for itself.")
@@ -25,5 +26,7 @@ def apart() -> list[int]:
 
 def adam(parameters: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.0) -> Optimizer:
     """Adam; the process that asks for it, which is the trainer, moves to its core."""
+    from torch.optim import Adam  # not wanted by who only chooses cores
+
     os.sched_setaffinity(0, {int(os.environ[CORE])})
     return Adam(list(parameters), lr=lr, weight_decay=weight_decay, fused=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pinned
 import psutil
 
 from penstock_server import run_folder, wiring
@@ -34,12 +35,10 @@ PATIENCE_S = 120.0
 DISK = Path("/var/tmp")
 IN_MEMORY = ("tmpfs", "ramfs")
 
-TRAINING_CORE = "PENSTOCK_BENCH_TRAINING_CORE"
-
 TRAINING = f"""
 import os
 import torch
-if core := os.environ.get({TRAINING_CORE!r}):
+if core := os.environ.get({pinned.CORE!r}):
     os.sched_setaffinity(0, {{int(core)}})
 torch.set_num_threads(1)
 net = torch.nn.Sequential(torch.nn.Linear(6, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10_000))
@@ -55,11 +54,7 @@ while True:
 
 def pin() -> None:
     """From now on the training loop has the first core, and everything else the others."""
-    first, *others = sorted(os.sched_getaffinity(0))
-    if not others:
-        raise SystemExit("To give the training loop a core of its own takes two of them.")
-    os.environ[TRAINING_CORE] = str(first)
-    os.sched_setaffinity(0, others)
+    os.sched_setaffinity(0, pinned.apart())
 
 
 class Stage:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 
@@ -46,3 +49,24 @@ def make(
 def group(slab: Slab, samples: np.ndarray, size: int) -> Group:
     generations = slab.descriptor["generation"][samples // slab.spec.windows]
     return Group(1, 7, size, samples, generations, list(range(len(samples) // size)))
+
+
+@contextmanager
+def being_rewritten(writer: Writer) -> Iterator[None]:
+    """A thread writes other segments into its slots, one after the other."""
+    over = Event()
+
+    def rewrite() -> None:
+        rng, number = np.random.default_rng(0), 1000
+        while not over.is_set():
+            number += 1
+            writer.write(int(rng.integers(writer.slab.spec.n_slots)), number)
+            over.wait(rng.choice([0.0, 0.0, 0.001]))
+
+    thread = Thread(target=rewrite)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

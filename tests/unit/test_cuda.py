@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from slab_writer import group, make
+from slab_writer import being_rewritten, group, make
 from trainer_scripted import Interrupted, ScriptedFeed, TickingClock, make_batches, make_plan
 
 from penstock_server.device_copy import OWN_COPY_BYTES
@@ -91,24 +90,13 @@ def test_boxes_come_to_the_gpu(memory: Path, cuda: torch.device) -> None:
 @pytest.mark.parametrize("values", [SMALL, LARGE])
 def test_no_torn_sample_reaches_the_gpu(memory: Path, cuda: torch.device, values: int) -> None:
     writer = make(memory, 2, 2, n_slots=8, values=values)
-    slab, over = writer.slab, Event()
-
-    def rewrite() -> None:
-        rng, number = np.random.default_rng(0), 1000
-        while not over.is_set():
-            number += 1
-            writer.write(int(rng.integers(8)), number)
-            over.wait(rng.choice([0.0, 0.0, 0.001]))
-
-    thread = Thread(target=rewrite)
-    thread.start()
     rng, found = np.random.default_rng(1), {"whole": 0, "torn": 0}
-    gatherer = Gatherer(slab, cuda)
+    gatherer = Gatherer(writer.slab, cuda)
     worker = WorkAhead(gatherer, lambda: None)
-    try:
+    with being_rewritten(writer):
         while min(found.values()) < 40:
             samples = np.array(rng.choice(8, 2, replace=False), np.int64)
-            promised = group(slab, samples, 1)
+            promised = group(writer.slab, samples, 1)
             if (promised.generations % 2).any():
                 continue
             for promise in gatherer.promises(promised):
@@ -120,11 +108,8 @@ def test_no_torn_sample_reaches_the_gpu(memory: Path, cuda: torch.device, values
                     steps = torch.tensor([2 * number, 2 * number + 1], device=cuda)
                     assert (batch.fields["u"][0] == steps[:, None, None]).all()
                     assert (batch.inputs["k"] == number).all()
-    finally:
-        over.set()
-        thread.join()
-        worker.close()
-        gatherer.close()
+    worker.close()
+    gatherer.close()
 
 
 def test_memory_that_is_still_read_is_not_given_to_the_next_batch(

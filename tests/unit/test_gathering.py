@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Thread
 
 import numpy as np
 import pytest
 import torch
-from slab_writer import group, make
+from slab_writer import being_rewritten, group, make
 
 from penstock_server.gathering import Gatherer, Promise
 from penstock_server.slab import Slab, SlabSpec
@@ -81,24 +80,13 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
     tmp_path: Path, hasty: None, ahead: bool
 ) -> None:
     writer = make(tmp_path, 2, 2, n_slots=8, values=3000)
-    slab, over = writer.slab, Event()
-
-    def rewrite() -> None:
-        rng, number = np.random.default_rng(0), 1000
-        while not over.is_set():
-            number += 1
-            writer.write(int(rng.integers(8)), number)
-            over.wait(rng.choice([0.0, 0.0, 0.001]))
-
-    thread = Thread(target=rewrite)
-    thread.start()
     rng, found = np.random.default_rng(1), {"whole": 0, "torn": 0}
-    gatherer = Gatherer(slab)
+    gatherer = Gatherer(writer.slab)
     worker = WorkAhead(gatherer, lambda: None) if ahead else None
-    try:
+    with being_rewritten(writer):
         while min(found.values()) < 40:
             samples = np.array(rng.choice(8, 2, replace=False), np.int64)
-            promised = group(slab, samples, 1)
+            promised = group(writer.slab, samples, 1)
             if (promised.generations % 2).any():  # a receiver promises what is committed
                 continue
             for promise in gatherer.promises(promised):
@@ -114,11 +102,8 @@ def test_no_torn_sample_comes_out_of_slots_that_are_written(
                     assert (batch.fields["u"][0] == steps[:, None, None]).all()
                     assert (batch.parameters == number).all()
                     assert (batch.inputs["k"] == number).all()
-    finally:
-        over.set()
-        thread.join()
-        if worker is not None:
-            worker.close()
+    if worker is not None:
+        worker.close()
 
 
 def test_an_error_of_the_thread_is_raised_where_the_batch_is_asked_for(tmp_path: Path) -> None:
