@@ -70,7 +70,7 @@ class Credit:
     def waits(self, stream: Stream) -> bool:
         """Whether the stream can send nothing more until it is granted."""
         idle = not (stream.reserved or stream.open)
-        return stream.live and stream.covered and idle and self._more(stream)
+        return stream.live and stream.covered > 0 and idle and self._more(stream)
 
     @property
     def blocked(self) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from penstock import wire
 from penstock.wire import Header
 from penstock_server.plans import Plan, PlanError, Target, read_target
+from penstock_server.refusals import RefusalKind
 from penstock_server.slab import SlabSpec
 
 Array = npt.NDArray[Any]
@@ -28,9 +29,7 @@ PIECE_BYTES = 1 << 20  # looked at and copied before the next
 class Refusal(Exception):
     """Why a message is not taken; `kind` decides what the coordinator does about it."""
 
-    # nan, shape, undeclared, layout, credit, inputs, role, steps, unreproducible, unplanned; and
-    # for what is known already and not reported again: superseded, quarantined
-    kind: str
+    kind: RefusalKind
     reason: str
     field: str = ""
 

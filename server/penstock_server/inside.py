@@ -14,6 +14,7 @@ from penstock_server.slab import COMMITTED, Slab
 
 EVERY_S = 2.0
 MOST_STEPS = 20_000  # looked at; of more, every second slot, or every third, and so on
+MOST_VALUES = 1 << 20  # of an input field, likewise by simulations
 
 
 class Inside:
@@ -33,9 +34,10 @@ class Inside:
 
 
 def contents(slab: Slab, names: Sequence[str]) -> dict[str, float]:
-    """inside_mean_NAME and inside_std_NAME of each parameter and of t, over the steps in store.
+    """inside_mean_NAME and inside_std_NAME of parameters, t and input fields, of what is in store.
 
-    Nothing is said of t when no step has one (steady problems), nor of anything in an empty slab.
+    Of parameters and t every step counts; of input fields each value, once a simulation. Nothing
+    is said of t when no step has one (steady problems), nor of anything in an empty slab.
     """
     slots = np.flatnonzero(slab.descriptor["state"] == COMMITTED)
     stride = max(1, -(-len(slots) * slab.spec.segment_steps // MOST_STEPS))
@@ -52,6 +54,11 @@ def contents(slab: Slab, names: Sequence[str]) -> dict[str, float]:
     t = t[np.isfinite(t)]
     if len(t):
         found["t"] = (float(t.mean()), float(t.std()))
+    rows = np.unique(slab.descriptor["row"][slots])
+    for name, array in slab.inputs.items():  # (rows, *shape)
+        n_seen = max(1, MOST_VALUES // max(1, array[0].size))
+        seen = array[rows[:: -(-len(rows) // n_seen)]]
+        found[name] = (float(seen.mean(dtype=np.float64)), float(seen.std(dtype=np.float64)))
     return {
         f"inside_{what}_{name}": value
         for name, both in found.items()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,6 +19,7 @@ from penstock_server.curve import Guard
 from penstock_server.door import Refusal, copy_finite, read_plan
 from penstock_server.loans import Loan, LoanError, LoanOver, accept
 from penstock_server.plans import Plan
+from penstock_server.refusals import KNOWN
 from penstock_server.shard import Shard
 from penstock_server.streams import Stream
 
@@ -30,6 +32,9 @@ ZERO_COPY_BYTES = 1 << 14  # below this a copy is cheaper than pyzmq's bookkeepi
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
+MOST_PLANS = 64  # of a connection, the newest
+MOST_KNOWN = 10_000  # connections that are dropped, or were asked to greet
+SAY_S = 30.0  # between two lines of the log
 _AT_ONCE = int(zmq.NOBLOCK)  # a flag that is an enum costs more to combine than a frame to send
 _MORE = int(zmq.SNDMORE) | _AT_ONCE
 
@@ -67,7 +72,9 @@ class Intake:
         self.counters: Counter[str] = Counter()
         self._campaign = campaign
         self._peers: dict[bytes, Peer] = {}
-        self._resynced: dict[bytes, float] = {}
+        self._resynced: dict[bytes, float] = {}  # when it was asked to greet
+        self._dropped: dict[bytes, None] = {}  # nothing of these is read; the oldest first
+        self._say_at_s = 0.0
         self._plans: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()  # equal ones once
         self._dirty: set[bytes] = set()
         self._loans_s = time.monotonic()
@@ -78,6 +85,7 @@ class Intake:
         self.socket.setsockopt(zmq.LINGER, 200)
         self.socket.setsockopt(zmq.RCVHWM, most_waiting)
         self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # says who is gone
         self.socket.setsockopt(zmq.BACKLOG, 4096)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20000)
@@ -121,9 +129,9 @@ class Intake:
         """One message, whose identity has been read; a ROUTER hands out none without a frame."""
         try:
             header = wire.decode(self.socket.recv())
-        except WireError:
-            self.counters["malformed"] += 1
+        except WireError as error:
             self._discard()
+            self._drop(identity, str(error))
             return 0
         if header.campaign != self._campaign:
             self.counters["foreign"] += 1
@@ -141,7 +149,9 @@ class Intake:
 
     def _take_aside(self, header: Header, peer: Peer | None, identity: bytes, offer: bytes) -> None:
         """Whatever is not the next message of a known peer."""
-        if header.kind == Kind.HELLO:
+        if identity in self._dropped:
+            self.counters["malformed"] += 1
+        elif header.kind == Kind.HELLO:
             known = Peer(identity, header.part, header.n_parts, header.step)
             known.loan = accept(offer)
             self._forget_lender(known)
@@ -161,6 +171,12 @@ class Intake:
             self._dirty.add(identity)
 
     def _dispatch(self, header: Header, peer: Peer) -> int:
+        if self._is_strange(header, peer):
+            self._discard()
+            self.counters["strange_messages"] += 1
+            why = f"This connection did not open part {header.part} of lease {header.lease}."
+            self._say_refused([peer.identity], header.simulation, header.lease, why)
+            return 0
         try:
             if header.kind == Kind.PART:
                 return self._take_part(header, peer)
@@ -180,12 +196,26 @@ class Intake:
             elif header.kind == Kind.FAIL:
                 self.shard.retire(self.shard.find(header).simulation)
             else:
-                self.counters["malformed"] += 1
+                self._drop(peer.identity, f"A {header.kind.name} came; only shards send it.")
             return sum(map(len, payloads))
         except Refusal as refusal:
             self._discard()
             self._refuse(header, peer, refusal)
             return 0
+
+    def _is_strange(self, header: Header, peer: Peer) -> bool:
+        """Whether it speaks for another part, or of a lease that another connection opened.
+
+        It harms its sender alone: what it names may be somebody else's running simulation.
+        """
+        if header.kind in (Kind.OPEN, Kind.PLAN):
+            return False
+        if header.part != peer.part:
+            return True
+        stream = self.shard.streams.get(header.simulation)
+        if stream is None or stream.lease != header.lease:
+            return False  # which `Shard.find` refuses
+        return peer.identity not in stream.peers
 
     def _take_part(self, header: Header, peer: Peer) -> int:
         reception = self.shard.receive(header)
@@ -242,6 +272,9 @@ class Intake:
 
     def _read_plan(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         """A plan that does not fit is told with the simulation that names it."""
+        peer.plans.pop(header.plan, None)
+        while len(peer.plans) >= MOST_PLANS:
+            del peer.plans[next(iter(peer.plans))]
         try:
             self._check_sizes(header, payloads)
             plan = read_plan(self.shard.names, self._shapes, header, payloads)
@@ -350,13 +383,15 @@ class Intake:
         now = time.monotonic()
         if not again and now - self._resynced.get(identity, -1e9) < RESYNC_PAUSE_S:
             return
+        if len(self._resynced) >= MOST_KNOWN:
+            del self._resynced[next(iter(self._resynced))]
         self._resynced[identity] = now
         self.counters["resyncs"] += 1
         self._send([identity, bytes(wire.encode(Header(Kind.RESYNC, self._campaign)))])
 
     def _refuse(self, header: Header, peer: Peer, refusal: Refusal) -> None:
         stream = self.shard.streams.get(header.simulation)
-        if refusal.kind not in ("superseded", "quarantined"):
+        if refusal.kind not in KNOWN:
             self.counters["refused_messages"] += 1
             self._note_refusal(
                 {
@@ -375,9 +410,9 @@ class Intake:
         if len(self.refusals) < MOST_REFUSALS:
             self.refusals.append(entry)
 
-    def _say_refused(self, peers: set[bytes], simulation: int, lease: int, why: str) -> None:
+    def _say_refused(self, peers: Iterable[bytes], simulation: int, lease: int, why: str) -> None:
         answer = bytes(wire.encode(Header(Kind.REFUSED, self._campaign, simulation, lease)))
-        for identity in peers:
+        for identity in list(peers):  # sending may find that one of them is gone
             self._send([identity, answer, why.encode()])
 
     def _send(self, frames: list[bytes]) -> None:
@@ -385,8 +420,11 @@ class Intake:
             for frame in frames[:-1]:
                 self.socket.send(frame, _MORE)
             self.socket.send(frames[-1], _AT_ONCE)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self.counters["unsendable"] += 1
+            gone = self._peers.get(frames[0])
+            if error.errno == zmq.EHOSTUNREACH and gone is not None:
+                self._forget(gone)
 
     def _forget_lender(self, known: Peer) -> None:
         """What came from this memory over an earlier connection is sent again over the new one.
@@ -398,6 +436,30 @@ class Intake:
         for peer in list(self._peers.values()):
             if peer.loan is not None and peer.loan.token == known.loan.token:
                 self._forget(peer)
+
+    def _drop(self, identity: bytes, why: str) -> None:
+        """Reads nothing more of a connection that sends what is no message of a client.
+
+        libzmq cannot end a single connection of a socket. Whoever connects anew is heard again.
+        """
+        self.counters["malformed"] += 1
+        if identity in self._dropped:
+            return
+        self.counters["dropped_connections"] += 1
+        peer = self._peers.get(identity)
+        if peer is not None:
+            self._forget(peer)
+        if len(self._dropped) >= MOST_KNOWN:
+            del self._dropped[next(iter(self._dropped))]
+        self._dropped[identity] = None
+        if time.monotonic() >= self._say_at_s:
+            self._say_at_s = time.monotonic() + SAY_S
+            print(
+                f"A connection to {self.address} is not read any more: {why} Connections dropped "
+                f"so far: {self.counters['dropped_connections']}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _forget(self, peer: Peer) -> None:
         self._peers.pop(peer.identity, None)

@@ -27,8 +27,7 @@ CHUNK = np.dtype(
         ("n_segments", "<u8"),  # of these the shard gets so many, + 1
         ("lease", "<u4"),  # in force, with what was granted to it: a restarted receiver honours it
         ("n_parts", "<u2"),
-        ("covered", "u1"),  # the layouts of all parts were known and whole
-        ("padding", "u1"),
+        ("covered", "<u2"),  # the layouts of all parts were whole: their check number; else 0
         ("granted", "<u8"),
         ("position", "<u4"),
         ("stride", "<u4"),
@@ -155,14 +154,17 @@ class Ledger:
         """Notes how many segments the lease in force may send; before the client hears of it."""
         self._chunks["granted"][self._rows[simulation, 0]] = granted
 
-    def cover(self, simulation: int) -> None:
-        """Notes that the parts of the lease in force cover every field exactly once."""
-        self._chunks["covered"][self._rows[simulation, 0]] = 1
+    def cover(self, simulation: int, number: int) -> None:
+        """Notes that the parts of the lease in force cover every field exactly once.
 
-    def covered(self, simulation: int) -> bool:
-        """Whether `cover` was called for the lease in force."""
+        number: of their layouts, `plans.check_number`.
+        """
+        self._chunks["covered"][self._rows[simulation, 0]] = number
+
+    def covered(self, simulation: int) -> int:
+        """What `cover` was given for the lease in force, or 0."""
         row = self._rows.get((simulation, 0))
-        return row is not None and bool(self._chunks["covered"][row])
+        return 0 if row is None else int(self._chunks["covered"][row])
 
     def close(self, simulation: int) -> None:
         """The lease has no slots reserved any more."""

@@ -46,10 +46,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PartPlaces:
-    """What a part brings with every step; valid as long as its messages name this table."""
+    """What a part brings with every step; valid for messages that name this table and plan."""
 
     table: tuple[FieldEntry, ...]
+    plan: int
     places: tuple[Place, ...]
+
+    def are_of(self, header: Header) -> bool:
+        """Whether the message brings the same. Tables are compared by identity: wire keeps them."""
+        return self.table is header.fields and self.plan == header.plan
 
 
 class Fields:
@@ -65,14 +70,14 @@ class Fields:
         rows = slab.spec.n_slots * slab.spec.segment_steps
         self._n_values = {name: array.size // rows for name, array in self._flat.items()}
 
-    def places(self, table: tuple[FieldEntry, ...], plan: Plan) -> PartPlaces:
-        """For a table that the door has let in."""
+    def places(self, header: Header, plan: Plan) -> PartPlaces:
+        """For a message whose table the door has let in."""
         found = []
-        for entry in table:
+        for entry in header.fields:
             name = self._names[entry.field]
             target = plan.targets[entry.field]
             found.append(Place(name, target, self._flat[name], self._n_values[name]))
-        return PartPlaces(table, tuple(found))
+        return PartPlaces(header.fields, header.plan, tuple(found))
 
     def scatter(self, places: PartPlaces, row: int, arrays: list[Array]) -> None:
         """Writes to the slab what was received aside."""

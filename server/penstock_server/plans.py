@@ -6,7 +6,8 @@ there: a box (received in place when it is contiguous) or flat indices (received
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,12 @@ def covers(shape: tuple[int, ...], targets: list[Target]) -> str | None:
             return f"part {part} overlaps another part"
     missing = covered.size - int(np.count_nonzero(covered))
     return f"{missing} of {covered.size} values belong to no part" if missing else None
+
+
+def check_number(plans: Sequence[Plan]) -> int:
+    """1 to 65535, by which the layouts of all parts are known again after a restart."""
+    whole = hashlib.blake2b(b"".join(plan.digest for plan in plans), digest_size=8)
+    return 1 + int.from_bytes(whole.digest(), "little") % 65535
 
 
 def _box(name: str, shape: tuple[int, ...], rest: Array) -> Target:

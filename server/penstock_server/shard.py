@@ -24,7 +24,7 @@ from penstock_server.door import Door, Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.parts import PartPlaces
 from penstock_server.physics import NO_DEMANDS, Physics
-from penstock_server.plans import Plan, covers
+from penstock_server.plans import Plan, check_number, covers
 from penstock_server.reservoir import Ids, Reservoir
 from penstock_server.slab import SNAPSHOT, Slab
 from penstock_server.slots import Slots
@@ -129,27 +129,40 @@ class Shard:
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
         stream.values, stream.role = values, header.flags
+        stream.plan_numbers[header.part] = header.plan
         return stream
 
     def plan(self, stream: Stream, part: int, plan: Plan) -> None:
-        """The layout of one part; checked against the others as soon as all are known."""
+        """The layout of one part; checked against the others as soon as all are known.
+
+        It is that of the lease: what has come in another one already stands in its slots.
+        """
+        known = stream.plans.get(part)
+        if known is not None and known.digest != plan.digest:
+            raise Refusal("layout", f"Part {part} of simulation {stream.simulation} came with "
+                          "another layout than before.")  # fmt: skip
         stream.plans[part] = plan
         stream.places.pop(part, None)
-        if len(stream.plans) == stream.n_parts and not stream.covered:
+        if len(stream.plans) == stream.n_parts:
             plans = [stream.plans[p] for p in range(stream.n_parts)]
-            key = tuple(p.digest for p in plans)
-            if key not in self._covered:
-                for index, name in enumerate(self._names):
-                    shape = self._shape(name)
-                    parts = [p.targets[index] for p in plans]
-                    why = covers(shape, parts)
-                    if why is not None:
-                        raise Refusal(
-                            "layout", f"The layout of {name!r} is not whole: {why}.", name
-                        )
-                self._covered.add(key)
-            stream.covered = True
-            self.ledger.cover(stream.simulation)
+            self._check_whole(plans)
+            number = check_number(plans)
+            if stream.covered not in (0, number):
+                raise Refusal("layout", f"The parts of simulation {stream.simulation} came with "
+                              "other layouts than before the restart.")  # fmt: skip
+            stream.covered = number
+            self.ledger.cover(stream.simulation, number)
+
+    def _check_whole(self, plans: list[Plan]) -> None:
+        """Raises Refusal unless the parts cover each field exactly once; looks once a geometry."""
+        key = tuple(plan.digest for plan in plans)
+        if key in self._covered:
+            return
+        for index, name in enumerate(self._names):
+            why = covers(self._shape(name), [plan.targets[index] for plan in plans])
+            if why is not None:
+                raise Refusal("layout", f"The layout of {name!r} is not whole: {why}.", name)
+        self._covered.add(key)
 
     def find(self, header: Header) -> Stream:
         """The stream of a message; raises Refusal when its lease is not the one in force."""
@@ -254,7 +267,7 @@ class Shard:
             raise Refusal("steps", f"Step {header.step} came of a simulation that has ended after "
                           f"{stream.n_steps}.")  # fmt: skip
         places = stream.places.get(header.part)
-        if places is None or places.table is not header.fields:
+        if places is None or not places.are_of(header):
             places = self._places(stream, header)
         segment, step = divmod(header.step, self.spec.segment_steps)
         if segment % stream.stride != stream.position:
@@ -301,7 +314,7 @@ class Shard:
             return False
         places = stream.places.get(header.part)
         try:
-            if places is None or places.table is not header.fields:
+            if places is None or not places.are_of(header):
                 self._places(stream, header)
         except Refusal:  # it is told with the step that it is about
             return False
@@ -321,9 +334,7 @@ class Shard:
         stream = self.find(header)
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
-        plan = stream.plans.get(header.part)
-        if plan is None:
-            raise Refusal("layout", "Input fields came before their layout.")
+        plan = self._plan_of(stream, header)
         self._door.check_table(header, plan.targets, inputs=True)
         if stream.row is None:
             raise Refusal("inputs", "There is no row for input fields; this is a defect.")
@@ -333,10 +344,7 @@ class Shard:
 
     def _places(self, stream: Stream, header: Header) -> PartPlaces:
         """Looks at the first step of a part, and at one with another field table."""
-        plan = stream.plans.get(header.part)
-        if plan is None:
-            raise Refusal("layout", f"A part came before its layout: part {header.part} of "
-                          f"simulation {header.simulation}.")  # fmt: skip
+        plan = self._plan_of(stream, header)
         if self.spec.inputs and not stream.has_inputs(header.part):
             raise Refusal(
                 "inputs",
@@ -344,8 +352,19 @@ class Shard:
                 f"{', '.join(self.spec.inputs)}; call sim.inputs(...) first.",
             )
         self._door.check_table(header, plan.targets)
-        places = stream.places[header.part] = self._fields.places(header.fields, plan)
+        places = stream.places[header.part] = self._fields.places(header, plan)
         return places
+
+    def _plan_of(self, stream: Stream, header: Header) -> Plan:
+        """The layout of a message's values: the one that its part's OPEN named."""
+        plan, number = stream.plans.get(header.part), stream.plan_numbers.get(header.part)
+        if plan is None:
+            raise Refusal("layout", f"Values came before their layout: part {header.part} of "
+                          f"simulation {header.simulation}.")  # fmt: skip
+        if header.plan != number:
+            raise Refusal("layout", f"Values came in plan {header.plan}; part {header.part} opened "
+                          f"simulation {header.simulation} with plan {number}.")  # fmt: skip
+        return plan
 
     def _compare(self, reception: Reception) -> None:
         """A repeated part is held against what is there, when it is still there."""

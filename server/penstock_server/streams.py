@@ -50,11 +50,12 @@ class Stream:
     inputs_received: int = 0  # bits by part
     ended: int = 0  # bits by part
     refused: str | None = None
-    covered: bool = False
+    covered: int = 0  # check number of the layouts of all parts, once they are whole
     open: dict[int, OpenSlot] = field(default_factory=dict)
     reserved_ordinals: set[int] = field(default_factory=set)
     peers: set[bytes] = field(default_factory=set)
     plans: dict[int, Plan] = field(default_factory=dict)  # by part
+    plan_numbers: dict[int, int] = field(default_factory=dict)  # by part, as its OPEN named it
     places: dict[int, PartPlaces] = field(default_factory=dict)  # by part, from its first step on
 
     @property

@@ -6,13 +6,22 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+# What was not taken at the shards' ports: of running simulations; by who speaks for another part;
+# no message at all; of another campaign; and connections that are not read for such messages.
+DOOR = (
+    "refused_messages",
+    "strange_messages",
+    "malformed",
+    "foreign",
+    "dropped_connections",
+)
 MONOTONE = (
     "received",
     "duplicates",
     "bytes",
     "evicted",
     "refused",
-    "malformed",
+    *DOOR,
     "resyncs",
     "handshakes_refused",
 )
@@ -105,6 +114,7 @@ def summarise(
             "test": validation.get("test"),
         },
         "bytes": {"streamed": counts.total("bytes"), "written_fields": written_fields},
+        "door": {name: counts.total(name) for name in DOOR},
         "handshakes_refused": counts.total("handshakes_refused")
         + int(status.get("handshakes_refused") or 0),
         "faults": list(status.get("faults") or ()),

@@ -3,7 +3,11 @@
 An input is a script for a few messages: valid ones of a running simulation, with their values
 behind the header or in lent memory, some of whose bytes are changed, cut off, doubled or left out,
 and plain garbage. Whatever comes, nothing is raised, every answer follows WIRE.md, and what is
-admitted is whole, finite and of the declared shape.
+admitted is whole, finite and of the declared shape. Beside them a bystander streams a simulation,
+which the script may name too: it arrives with its own values and is never refused.
+
+Every few hundred inputs the shard is another one: one part a simulation, whose steps are segments;
+then two parts, segments of three steps and an input field.
 
 `make fuzz` runs it coverage-guided, `tests/unit/test_fuzz_ports.py` on random scripts.
 """
@@ -34,7 +38,8 @@ SHAPE = (4, 3)
 N = 12
 MOST_STEPS = 4  # of a bunch
 RENEWED = 500  # inputs on one slab
-PEERS = (b"one", b"two", b"six")
+NAMES = (b"one", b"two", b"six")
+BYSTANDER = 1 << 40  # its simulations are from here on: no change of a byte makes such a number
 
 
 class FalseFrame:
@@ -152,16 +157,23 @@ class DataPort:
             self._build()
         script = Script(data)
         self._simulation += 1
+        self._peers = tuple(name + b"%d" % self._inputs for name in NAMES)  # no one is dropped yet
+        bystander = Bystander(self, BYSTANDER + self._inputs)
         begun = script.byte()
         if begun < 224:  # the simulation is open before the script begins, perhaps with a step
             for choice in range(3 if begun < 112 else 4):
-                self._put(PEERS[0], self._valid(choice, PEERS[0], Script(b"")))
+                for identity in self._peers[: self.n_parts]:
+                    self.put(identity, self._valid(choice, identity, Script(b"")))
         for _ in range(1 + script.byte() % 12):
-            identity = PEERS[max(0, script.byte() - 253)]
-            self._put(identity, self._message(script, identity))
+            identity = self._peers[max(0, script.byte() - 253) if self.n_parts == 1
+                                   else script.byte() % len(NAMES)]  # fmt: skip
+            self.put(identity, self._message(script, identity))
+        bystander.end()
         self._check()
+        bystander.check()
 
-    def _put(self, identity: bytes, message: list[bytes]) -> None:
+    def put(self, identity: bytes, message: list[bytes]) -> None:
+        """One message to the intake, which takes it in."""
         self.frames += len(message)
         self._socket.waiting.append([identity, *message])
         self._intake.turn()
@@ -189,26 +201,31 @@ class DataPort:
         return frames
 
     def _valid(self, choice: int, identity: bytes, script: Script) -> list[bytes]:
-        simulation = self._simulation if choice != 11 else 1 + script.byte()
-        peer = self._intake._peers.get(identity)
-        number = peer.expected if peer is not None else 0
+        simulation = self._simulation
+        others = (Kind.PART, Kind.INPUT, Kind.END, Kind.FAIL, Kind.BUNCH)
         values: dict[str, Any] = {
-            "campaign": CAMPAIGN, "simulation": simulation, "lease": simulation, "n_parts": 1,
-            "plan": 1, "sequence": script.byte() % 16 if choice == 10 else number,
+            "campaign": CAMPAIGN, "n_parts": self.n_parts, "part": self._part(identity), "plan": 1,
+            "sequence": script.byte() % 16 if choice == 10 else self.expected(identity),
         }  # fmt: skip
         payloads: list[bytes] = []
         kind = (
             Kind.HELLO, Kind.PLAN, Kind.OPEN, Kind.PART, Kind.PART, Kind.PART, Kind.END, Kind.FAIL,
             Kind.PROBE, Kind.BYE, Kind.PART, Kind.INPUT, Kind.BUNCH,
         )[choice]  # fmt: skip
+        if kind in others and script.byte() > 240:  # what somebody else is sending
+            simulation = BYSTANDER + self._inputs if script.byte() & 1 else 1 + script.byte()
+        values["simulation"], values["lease"] = simulation, simulation % BYSTANDER
         if kind == Kind.HELLO and not script.byte() & 1:
             payloads = [self._lender.offer]
         elif kind == Kind.PLAN:
-            payloads = [np.array([0, 2, *SHAPE, 0, 0, *SHAPE], dtype="<i8").tobytes()]
-            values["fields"] = (FieldEntry(0, 4, len(payloads[0])),)
+            payloads = self.plan(values["part"], script.byte())
+            values["plan"] = 1 + (script.byte() > 240)
+            values["fields"] = tuple(FieldEntry(i, 4, len(p)) for i, p in enumerate(payloads))
         elif kind == Kind.OPEN:
             payloads, values["geometry"] = [np.array([0.5]).tobytes()], 1
-        elif kind in (Kind.PART, Kind.INPUT):
+        elif kind == Kind.INPUT:
+            values["fields"], payloads = self._fields(script, 1, field=1)
+        elif kind == Kind.PART:
             values["fields"], payloads = self._fields(script, 1)
             values["step"] = script.byte() % 8
         elif kind == Kind.BUNCH:
@@ -221,16 +238,39 @@ class DataPort:
             values["step"] = script.byte() % 8
         return [bytes(wire.encode(Header(kind, **values))), *payloads]
 
-    def _fields(self, script: Script, n: int) -> tuple[tuple[FieldEntry, ...], list[bytes]]:
-        """The row of the field in n steps, and its values or where they lie in lent memory."""
-        value, lent = script.byte(), script.byte() & 1
-        if lent:
-            return (FieldEntry(0, 1, 4 * N, wire.LENT),), [self._lender.place(value)]
-        return (FieldEntry(0, 1, 4 * N),), [np.full(n * N, value, "<f4").tobytes()]
+    def plan(self, part: int, kind: int = 0) -> list[bytes]:
+        """A layout of the part for each field: rows, or the same as indices; or one that is wrong.
+
+        kind: 0 to 127 rows, to 223 indices, then more than this part's.
+        """
+        rows = SHAPE[0] // self.n_parts
+        first, n = (part * rows, rows) if kind < 224 else (0, 1 + kind % SHAPE[0])
+        box = [0, 2, *SHAPE, first, 0, n, SHAPE[1]]
+        indices = [1, 2, *SHAPE, *range(first * SHAPE[1], (first + n) * SHAPE[1])]
+        payload = np.array(box if kind < 128 or kind >= 224 else indices, "<i8").tobytes()
+        return [payload] * len(self._intake.shard.names)
+
+    def expected(self, identity: bytes) -> int:
+        """The number of the connection's next message."""
+        peer = self._intake._peers.get(identity)
+        return 0 if peer is None else peer.expected
+
+    def _part(self, identity: bytes) -> int:
+        """The first two of the names are the parts of a simulation in two, the third is both."""
+        return min(1, self._peers.index(identity)) if self.n_parts == 2 else 0
+
+    def _fields(
+        self, script: Script, n: int, field: int = 0
+    ) -> tuple[tuple[FieldEntry, ...], list[bytes]]:
+        """The row of a field in n steps, and its values or where they lie in lent memory."""
+        value, lent, size = script.byte(), script.byte() & 1, N // self.n_parts
+        if lent and field == 0:
+            return (FieldEntry(0, 1, 4 * size, wire.LENT),), [self._lender.place(value)]
+        return (FieldEntry(field, 1, 4 * size),), [np.full(n * size, value, "<f4").tobytes()]
 
     def _check(self) -> None:
         for frames in self._socket.sent:
-            assert frames[0] in PEERS
+            assert frames[0].startswith((*NAMES, Bystander.NAME))
             answer = wire.decode(frames[1])
             assert answer.kind in (Kind.ACK, Kind.RESYNC, Kind.REFUSED)
             if answer.kind == Kind.ACK and len(frames) > 2:
@@ -241,9 +281,13 @@ class DataPort:
         held = np.flatnonzero(slab.descriptor["state"] == COMMITTED)
         rows = slab.descriptor[held]
         assert np.isfinite(slab.fields["u"][held]).all(), "A value that is not finite got in."
-        assert (rows["n_steps"] == 1).all()
+        length = slab.spec.segment_steps
+        assert (rows["n_steps"] <= length).all()
+        assert (rows["n_steps"] > 0).all()
         assert (rows["generation"] % 2 == 0).all()
-        assert (slab.parts[held, 0, 0] != 0).all(), "A segment without its part was admitted."
+        there = np.arange(length) < rows["n_steps"][:, None]  # (slots, steps)
+        missing = slab.parts[held, :, 0] != 2 ** rows["n_parts"].astype(np.uint64)[:, None] - 1
+        assert not (missing & there).any(), "A step without a part was admitted."
         assert (rows["role"] == 0).all(), "A held-out simulation came to a training shard."
         places = set(zip(rows["simulation"].tolist(), rows["segment"].tolist()))
         assert len(places) == len(held), "A segment was admitted twice."
@@ -253,6 +297,7 @@ class DataPort:
     def _make_room(self, shard: Shard) -> None:
         """The lease is over, and what came is drawn and may be evicted."""
         shard.supersede(self._simulation, self._simulation)
+        shard.supersede(BYSTANDER + self._inputs, self._inputs)
         samples = shard.choose(64, unseen_only=True)
         shard.reservoir.confirm(samples, self._inputs)
         shard.snapshot(self._inputs)
@@ -262,16 +307,87 @@ class DataPort:
     def _build(self) -> None:
         self._clear()
         self._folder.mkdir()
-        spec = SlabSpec(64, 1, 1, 1, {"u": (SHAPE, "float32")}, {}, 0, 4)
+        field = {"u": (SHAPE, "float32")}
+        self.n_parts = 1 + self._inputs // RENEWED % 2  # of a simulation at this shard
+        if self.n_parts == 2:
+            spec = SlabSpec(64, 3, 1, 1, field, {"a": (SHAPE, "float32")}, n_rows=128, max_parts=4)
+        else:
+            spec = SlabSpec(64, 1, 1, 1, field, {}, n_rows=0, max_parts=4)
         ledger = Ledger(self._folder / "ledger")
         slab = Slab.create(self._folder, spec)
         reservoir = Reservoir("reservoir", slab.drawn, np.random.default_rng(0))
         self._socket = FalseSocket()
         context: Any = self._socket
-        shard = Shard(slab, ledger, reservoir, ["u"], max_steps=6)
+        shard = Shard(slab, ledger, reservoir, [*spec.fields, *spec.inputs], max_steps=6)
         self._intake = Intake(
             context, shard, CAMPAIGN, "tcp://127.0.0.1:*", Guard(context, None, "fuzzed")
         )
+
+
+class Bystander:
+    """A simulation in steps of its own values, of which the script's peers are no part."""
+
+    NAME = b"bystander"
+    STEPS = 2
+
+    def __init__(self, port: DataPort, simulation: int) -> None:
+        self._port, self.simulation = port, simulation
+        self._peers = [self.NAME + b"%d of %d" % (p, simulation) for p in range(port.n_parts)]
+        for part in range(port.n_parts):
+            self._say(part, Kind.HELLO)
+            self._say(part, Kind.PLAN, port.plan(part), code=4)
+            self._say(part, Kind.OPEN, [np.array([0.5]).tobytes()], geometry=1)
+            if port.n_parts == 2:
+                self._say(part, Kind.INPUT, [self._values(-2)], field=1)
+        self._step(0)
+
+    def end(self) -> None:
+        self._step(1)
+        for part in range(len(self._peers)):
+            self._say(part, Kind.END, step=self.STEPS)
+
+    def check(self) -> None:
+        """All of it is there, as it was sent."""
+        shard = self._port._intake.shard
+        assert self.simulation in shard.delivered, "A bystander was disturbed."
+        length = shard.spec.segment_steps
+        for step in range(self.STEPS):
+            slot = shard.slots.find(self.simulation, step // length)
+            if slot is not None:  # else it was drawn and evicted
+                values = shard.slab.fields["u"][slot, step % length]
+                assert (values == self._value(step)).all(), "A bystander's values were changed."
+
+    def _step(self, step: int) -> None:
+        for part in range(len(self._peers)):
+            self._say(part, Kind.PART, [self._values(step)], step=step, field=0)
+
+    def _value(self, step: int) -> int:
+        return 1000 + self.simulation % 1000 + step
+
+    def _values(self, step: int) -> bytes:
+        return np.full(N // len(self._peers), self._value(step), "<f4").tobytes()
+
+    def _say(
+        self,
+        part: int,
+        kind: Kind,
+        payloads: list[bytes] | None = None,
+        field: int | None = None,
+        code: int = 1,
+        **values: Any,
+    ) -> None:
+        payloads = payloads or []
+        first = 0 if kind == Kind.PLAN else field
+        if first is not None:
+            values["fields"] = tuple(
+                FieldEntry(first + i, code, len(p)) for i, p in enumerate(payloads)
+            )
+        header = Header(
+            kind, CAMPAIGN, self.simulation, self.simulation % BYSTANDER, part=part,
+            n_parts=len(self._peers), plan=1, sequence=self._port.expected(self._peers[part]),
+            **values,
+        )  # fmt: skip
+        self._port.put(self._peers[part], [bytes(wire.encode(header)), *payloads])
 
 
 def _memory() -> str | None:

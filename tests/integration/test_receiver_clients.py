@@ -20,6 +20,7 @@ from penstock import link as links
 from penstock import sender as senders
 from penstock.arena import Arena
 from penstock.errors import LayoutError
+from penstock.wire import OFFER
 from penstock_server.slab import COMMITTED, Slab
 
 pytestmark = pytest.mark.timeout(60)
@@ -194,6 +195,29 @@ def test_large_steps_pass_through_shared_memory_and_small_ones_do_not(stage: Sta
     assert sent / 2 < stage.counters()["lent_bytes"] <= sent
     for (_, step), field in stage.stored().items():
         assert (field == step).all()
+
+
+@pytest.mark.parametrize("wrong", ["host", "token"])
+def test_memory_that_the_shard_cannot_have_is_done_without(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """As from another host or container, whose process numbers mean something else here."""
+    arena = Arena(1 << 20)
+    pid, number, nothing, size, token = OFFER.unpack(arena.offer)
+    other = 1 if wrong == "host" else pid
+    arena.offer = OFFER.pack(other, number, nothing, size, token[::-1])
+    monkeypatch.setattr(links, "make_arena", lambda _: arena)
+    field = {"shape": [40, 48], "dtype": "float32"}
+    stage.begin([0], shared_memory=True, fields={"u": field})
+    with penstock.connect() as link:
+        for sim in link.simulations():
+            for step in range(20):
+                sim.send(float(step), u=np.full((40, 48), step))
+    stage.delivered()
+    wait_for(lambda: stage.counters().get("bytes", 0) >= 20 * 40 * 48 * 4, what="all bytes")
+    assert stage.counters().get("lent_bytes", 0) == 0
+    for (_, step), values in stage.stored().items():
+        assert (values == step).all()
 
 
 def test_the_inputs_of_many_simulations_leave_the_lent_memory_to_the_steps(

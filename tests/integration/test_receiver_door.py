@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from scripted import CAMPAIGN, ReceiverProcess, ScriptedCoordinator, wait_for
 from penstock import wire
 from penstock.arena import Arena
 from penstock.wire import FieldEntry, Header, Kind
+from penstock_server.intake import MOST_PLANS
 
 pytestmark = pytest.mark.timeout(60)
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -222,7 +225,6 @@ def send_part(peer: HandMade, simulation: int, *frames: bytes, **more: object) -
         ([bytes(192)], {"step": 400}, "the campaign allows 400", "steps"),
         ([bytes(192)], {"step": 350}, "Segment 350 came without credit; 256 segm", "credit"),
         ([bytes(8)], {"fields": (FieldEntry(0, 1, 192, wire.LENT),)}, "was not lent", "shape"),
-        ([bytes(192)], {"part": 1}, "Part 1 came of a simulation in 1", "layout"),
     ],
 )  # fmt: skip
 def test_a_wrong_part_is_refused_with_the_reason_and_ends_its_simulation_alone(
@@ -325,16 +327,25 @@ def test_a_plan_that_does_not_fit_is_told_with_the_simulation_that_uses_it(door:
     assert door.refusal(simulation)["kind"] == "layout"
 
 
-def test_parts_that_do_not_cover_the_field_are_refused_before_any_step(door: Door) -> None:
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        ([(0, 4), (5, 3)], "6 of 48 values belong to no part"),
+        ([(0, 5), (4, 4)], "part 1 overlaps another part"),
+    ],
+)
+def test_parts_that_do_not_cover_the_field_once_are_refused_before_any_step(
+    door: Door, shares: list[tuple[int, int]], why: str
+) -> None:
     simulation = next(NUMBERS)
     parts = [door.peer(part=i, n_parts=2) for i in range(2)]
-    for peer, (start, rows) in zip(parts, [(0, 4), (5, 3)]):
+    for peer, (start, rows) in zip(parts, shares):
         peer.hello()
         peer.plan(0, 2, 8, 6, start, 0, rows, 6)
         peer.open(simulation, simulation)
     for peer in parts:
         peer.until(lambda: simulation in peer.refused)  # noqa: B023
-        assert "6 of 48 values belong to no part" in peer.refused[simulation]
+        assert why in peer.refused[simulation]
         assert not peer.granted.get(simulation)
 
 
@@ -456,8 +467,160 @@ def test_messages_that_only_a_shard_sends_are_counted_and_dropped(door: Door) ->
     peer.hello()
     for kind in (Kind.ACK, Kind.RESYNC, Kind.REFUSED):
         peer.send(kind)
-    peer.settle()
     wait_for(lambda: door.counter("malformed") == before + 3)
+
+
+def test_a_connection_that_sends_no_message_is_not_read_any_more(door: Door) -> None:
+    """Its simulation goes on over a new one."""
+    simulation = next(NUMBERS)
+    before, malformed = door.counter("dropped_connections"), door.counter("malformed")
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    peer.step(simulation, simulation, 0)
+    peer.settle()
+    peer.socket.send(b"PNST, or so it seems")
+    wait_for(lambda: door.counter("dropped_connections") == before + 1)
+    assert "is not read any more: " in door.receiver.log()
+    peer.kinds.clear()
+    peer.hello(greeting=2)
+    peer.step(simulation, simulation, 1)
+    wait_for(lambda: door.counter("malformed") == malformed + 3)
+    assert not peer.socket.poll(50)
+    again = door.peer()
+    again.begin(simulation, simulation)
+    again.step(simulation, simulation, 1)
+    again.end(simulation, simulation, 2)
+    again.settle()
+    door.delivers(simulation)
+
+
+def test_bytes_that_are_no_zeromq_hurt_nobody(door: Door) -> None:
+    rng, simulation = np.random.default_rng(7), next(NUMBERS)
+    bystander = door.peer()
+    bystander.begin(simulation, simulation)
+    host, port = door.receiver.settings.address.removeprefix("tcp://").split(":")
+    beginnings = (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff", b"\xff" + bytes(8) + b"\x7f\x03", b"\0")
+    for step, beginning in enumerate(beginnings * 4):
+        with socket.create_connection((host, int(port)), timeout=10.0) as connection:
+            with suppress(ConnectionError):  # it may be ended while it is at it
+                connection.sendall(beginning + rng.bytes(int(rng.integers(1, 1 << 16))))
+            bystander.until(lambda: bystander.granted[simulation] > step)  # noqa: B023
+            bystander.step(simulation, simulation, step)
+    bystander.end(simulation, simulation, 20)
+    bystander.settle()
+    assert not bystander.refused
+    door.delivers(simulation)
+
+
+def test_a_frame_beyond_the_limit_ends_the_connection_and_nothing_else(door: Door) -> None:
+    """One of the field's size is 192 bytes, what is read of one at most 4 MiB and 4096."""
+    simulation = next(NUMBERS)
+    bystander, peer = door.peer(), door.peer()
+    bystander.begin(simulation, simulation)
+    monitor = peer.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    peer.hello()
+    peer.send(Kind.PLAN, bytes((4 << 20) + 4097), plan=1)
+    assert monitor.poll(20_000)
+    peer.socket.disable_monitor()
+    bystander.step(simulation, simulation, 0)
+    bystander.end(simulation, simulation, 1)
+    bystander.settle()
+    door.delivers(simulation)
+
+
+@pytest.mark.parametrize("kind", [Kind.PART, Kind.INPUT, Kind.END, Kind.FAIL, Kind.BUNCH])
+def test_who_names_the_lease_of_another_connection_harms_itself_alone(
+    door: Door, kind: Kind
+) -> None:
+    simulation = next(NUMBERS)
+    before = door.counter("strange_messages")
+    owner, stranger = door.peer(), door.peer()
+    owner.begin(simulation, simulation)
+    stranger.run(next(NUMBERS), simulation + 1, 2)
+    entry = FieldEntry(0, 1, 192)
+    nonsense = np.full(SHAPE, np.nan, "f4").tobytes()
+    payloads = {Kind.PART: [nonsense], Kind.INPUT: [nonsense], Kind.BUNCH: [bytes(16), nonsense]}
+    stranger.send(
+        kind, *payloads.get(kind, ()), simulation=simulation, lease=simulation, step=1, plan=1,
+        fields=(entry,) if kind in payloads else (),
+    )  # fmt: skip
+    stranger.settle()
+    assert "This connection did not open part 0" in stranger.refused[simulation]
+    owner.step(simulation, simulation, 0)
+    owner.end(simulation, simulation, 1)
+    owner.settle()
+    assert not owner.refused
+    door.delivers(simulation)
+    wait_for(lambda: door.counter("strange_messages") == before + 1)
+    assert not any(e["simulation"] == simulation for e in door.coordinator.refused)
+
+
+def test_a_connection_speaks_for_its_own_part_alone(door: Door) -> None:
+    simulation = next(NUMBERS)
+    parts = [door.peer(part=i, n_parts=2) for i in range(2)]
+    for i, peer in enumerate(parts):
+        peer.hello()
+        peer.plan(0, 2, 8, 6, 4 * i, 0, 4, 6)
+        peer.open(simulation, simulation)
+    for peer in parts:
+        peer.until(lambda: peer.granted.get(simulation, 0) > 0)  # noqa: B023
+    half = [content(simulation, 0)[4 * i : 4 * i + 4] for i in range(2)]
+    parts[0].part = 1
+    parts[0].step(simulation, simulation, 0, values=-half[1])
+    parts[0].until(lambda: simulation in parts[0].refused)
+    parts[0].part = 0
+    for peer, values in zip(parts, half):
+        peer.step(simulation, simulation, 0, values=values)
+        peer.end(simulation, simulation, 1)
+        peer.settle()
+    assert not parts[1].refused
+    door.delivers(simulation)
+
+
+@pytest.mark.parametrize("kind", [Kind.PART, Kind.BUNCH])
+def test_steps_name_the_plan_that_their_open_named(door: Door, kind: Kind) -> None:
+    """Another one of the same size would put the values to the wrong places."""
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    backwards = [1, 2, *SHAPE, *range(47, -1, -1)]
+    peer.plan(*backwards, plan=2)
+    values, numbers = content(simulation, 0), np.zeros(1, wire.STEP).tobytes()
+    frames = [values.tobytes()] if kind == Kind.PART else [numbers, values.tobytes()]
+    peer.send(
+        kind, *frames, simulation=simulation, lease=simulation, step=int(kind == Kind.BUNCH),
+        plan=2, fields=(FieldEntry(0, 1, values.nbytes),),
+    )  # fmt: skip
+    peer.until(lambda: simulation in peer.refused)
+    assert "came in plan 2; part 0 opened simulation" in peer.refused[simulation]
+    assert door.refusal(simulation)["kind"] == "layout"
+
+
+def test_a_lease_keeps_its_layout(door: Door) -> None:
+    simulation = next(NUMBERS)
+    peer = door.peer()
+    peer.begin(simulation, simulation)
+    peer.step(simulation, simulation, 0)
+    peer.open(simulation, simulation)  # says nothing new
+    peer.settle()
+    assert not peer.refused
+    peer.plan(1, 2, *SHAPE, *range(47, -1, -1), plan=2)
+    peer.open(simulation, simulation, plan=2)
+    peer.until(lambda: simulation in peer.refused)
+    assert "another layout than before" in peer.refused[simulation]
+
+
+def test_the_newest_plans_of_a_connection_are_known(door: Door) -> None:
+    first, last = next(NUMBERS), next(NUMBERS)
+    peer = door.peer()
+    peer.hello()
+    for plan in range(1, MOST_PLANS + 2):
+        peer.plan(plan=plan)
+    peer.open(first, first, plan=1)
+    peer.until(lambda: first in peer.refused)
+    assert "names plan 1, which did not come" in peer.refused[first]
+    peer.open(last, last, plan=2)
+    peer.until(lambda: peer.granted.get(last, 0) > 0)
 
 
 def test_thousands_of_random_messages_hurt_nobody(door: Door) -> None:
@@ -467,13 +630,17 @@ def test_thousands_of_random_messages_hurt_nobody(door: Door) -> None:
     bystander.begin(simulation, simulation)
     before = door.counter("malformed") + door.counter("foreign")
     golden = [path.read_bytes() for path in sorted(GOLDEN.glob("*.0.bin"))]
-    noisy = [door.peer() for _ in range(8)]
-    for peer in noisy[4:]:
+    noisy, loud = [door.peer() for _ in range(4)], door.peer()
+    for peer in noisy:
         peer.hello()
         peer.plan()
     for i in range(4000):
-        peer = random_.choice(noisy)
         roll = random_.random()
+        if i % 20 == 0:  # after the first of its messages nothing is read
+            loud = door.peer()
+            loud.hello()
+            loud.plan()
+        peer = random_.choice([*noisy, loud]) if roll >= 0.6 else loud
         if roll < 0.2:
             head = rng.bytes(random_.randrange(0, 300))
         elif roll < 0.4:

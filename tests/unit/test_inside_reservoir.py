@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock_server.inside import EVERY_S, Inside, contents
+from penstock_server.inside import EVERY_S, MOST_VALUES, Inside, contents
 from penstock_server.slab import COMMITTED, OPEN, Slab, SlabSpec
 
 NAMES = ["a", "b"]
 
 
-def slab(folder: Path, n_slots: int = 6, segment_steps: int = 2) -> Slab:
+def slab(folder: Path, n_slots: int = 6, segment_steps: int = 2, k: int = 0) -> Slab:
+    """k: values of an input field of this name; 0: there is none."""
     spec = SlabSpec(
         n_slots=n_slots, segment_steps=segment_steps, window=1, n_parameters=2,
-        fields={"u": ((2,), "float32")}, inputs={}, n_rows=0, max_parts=1,
+        fields={"u": ((2,), "float32")}, inputs={"k": ((k,), "float32")} if k else {},
+        n_rows=n_slots if k else 0, max_parts=1,
     )  # fmt: skip
     made = Slab.create(folder / "shm", spec)
     made.t[:] = np.nan
@@ -48,6 +50,29 @@ def test_every_step_in_store_counts_once(tmp_path: Path) -> None:
 
 def test_of_an_empty_slab_nothing_is_said(tmp_path: Path) -> None:
     assert contents(slab(tmp_path), NAMES) == {}
+
+
+def test_an_input_field_counts_once_a_simulation(tmp_path: Path) -> None:
+    made = slab(tmp_path, k=3)
+    for slot, row in ((0, 4), (1, 4), (3, 2)):
+        fill(made, slot, [1.0, 2.0], [0.5, 0.6])
+        made.descriptor["row"][slot] = row
+    made.inputs["k"][:] = np.nan  # of rows that nothing in store has
+    made.inputs["k"][4], made.inputs["k"][2] = [1.0, 2.0, 3.0], [5.0, 5.0, 8.0]
+    found = contents(made, NAMES)
+    values = np.array([1.0, 2.0, 3.0, 5.0, 5.0, 8.0])
+    assert found["inside_mean_k"] == pytest.approx(values.mean())
+    assert found["inside_std_k"] == pytest.approx(values.std())
+
+
+def test_of_large_input_fields_a_part_of_the_simulations_is_looked_at(tmp_path: Path) -> None:
+    made = slab(tmp_path, n_slots=40, k=MOST_VALUES // 4)
+    for slot in range(40):
+        fill(made, slot, [1.0, 2.0], [0.5, 0.6])
+        made.descriptor["row"][slot] = slot
+        made.inputs["k"][slot, 0] = made.inputs["k"].shape[1] * slot
+    found = contents(made, NAMES)
+    assert found["inside_mean_k"] == pytest.approx(np.mean([0, 10, 20, 30]))
 
 
 def test_steady_problems_have_no_t(tmp_path: Path) -> None:

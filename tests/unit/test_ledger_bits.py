@@ -137,11 +137,11 @@ def test_a_chunk_that_was_begun_and_not_finished_is_not_there(tmp_path: Path) ->
 def test_a_lease_in_force_survives_with_what_was_granted_to_it(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     ledger.open(5, lease=9, n_parts=2, position=1, stride=3)
-    ledger.cover(5)
+    ledger.cover(5, 65535)
     ledger.grant(5, 4)
     again = Ledger(tmp_path / "ledger")
     assert again.leases() == [(5, 9, 2, 4, 1, 3)]
-    assert again.covered(5)
+    assert again.covered(5) == 65535
     again.open(5, lease=12, n_parts=1, position=0, stride=1)
     assert Ledger(tmp_path / "ledger").leases() == [(5, 12, 1, 0, 0, 1)]
     assert not Ledger(tmp_path / "ledger").covered(5)

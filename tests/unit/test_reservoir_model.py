@@ -22,10 +22,11 @@ class Books(RuleBasedStateMachine):
 
     policy = "reservoir"
     keeper = False
+    windows = WINDOWS
 
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
-        self.drawn = np.zeros((N_SLOTS, WINDOWS), dtype="<u4")
+        self.drawn = np.zeros((N_SLOTS, self.windows), dtype="<u4")
         self.real = Reservoir(self.policy, self.drawn, np.random.default_rng(seed), self.keeper)
         self.ordinals: dict[int, int] = {}  # slot -> order of its admission
         self.admitted = self.kept = 0
@@ -42,12 +43,12 @@ class Books(RuleBasedStateMachine):
     def unpromised(self) -> list[int]:
         """Undrawn samples that no batch was promised, by admission."""
         out = {sample for batch in self.promised for sample in batch}
-        order = [s * WINDOWS + i for s in self.arrived for i in range(self.held[s])]
+        order = [s * self.windows + i for s in self.arrived for i in range(self.held[s])]
         return [s for s in order if self.first[s] == 0 and s not in out]
 
     def safe(self, slot: int) -> bool:
         """Whether going back to the last snapshot would not miss the slot."""
-        batches = [self.first[slot * WINDOWS + i] for i in range(self.held[slot])]
+        batches = [self.first[slot * self.windows + i] for i in range(self.held[slot])]
         return all(0 < batch <= self.covered for batch in batches)
 
     def stored(self, slot: int) -> bool:
@@ -56,7 +57,7 @@ class Books(RuleBasedStateMachine):
 
     def drop(self, slot: int) -> None:
         for i in range(self.held.pop(slot)):
-            sample = slot * WINDOWS + i
+            sample = slot * self.windows + i
             del self.first[sample], self.ever[sample]
             for batch in self.promised:  # the rank sees the new generation and leaves them out
                 if sample in batch:
@@ -74,7 +75,7 @@ class Books(RuleBasedStateMachine):
         if evicted:
             assert self.safe(slot), "what was never drawn, or drawn since the snapshot, was evicted"
             assert self.stored(slot), "what the keeper had not stored was evicted"
-            pinned = {sample // WINDOWS for batch in self.promised for sample in batch}
+            pinned = {sample // self.windows for batch in self.promised for sample in batch}
             others = [
                 s
                 for s in self.held
@@ -90,15 +91,33 @@ class Books(RuleBasedStateMachine):
     def put(self, n: int, data: st.DataObject) -> None:
         slot = data.draw(st.sampled_from(sorted(self.empty)))
         self.empty.remove(slot)
+        n = min(n, self.windows)
         self.admitted += 1
         self.ordinals[slot] = self.admitted
         self.real.put(slot, n, self.admitted)
+        self.hold(slot, n)
+
+    def hold(self, slot: int, n: int) -> None:
+        """The model's own note of a slot with n samples."""
         if self.policy == "store":
             n = 0  # nothing of it is to be drawn
         self.held[slot] = n
         self.arrived.append(slot)
         for i in range(n):
-            self.first[slot * WINDOWS + i] = self.ever[slot * WINDOWS + i] = 0
+            self.first[slot * self.windows + i] = self.ever[slot * self.windows + i] = 0
+
+    @precondition(lambda self: self.windows == 1 and self.empty)
+    @rule()
+    def put_all(self) -> None:
+        """What bunches of small steps do."""
+        slots = sorted(self.empty)
+        ordinals = [self.admitted + 1 + i for i in range(len(slots))]
+        self.real.put_all(slots, ordinals)
+        self.empty.clear()
+        self.admitted += len(slots)
+        for slot, ordinal in zip(slots, ordinals):
+            self.ordinals[slot] = ordinal
+            self.hold(slot, 1)
 
     @precondition(lambda self: self.real.n_available)
     @rule(n=st.integers(1, WINDOWS), data=st.data())
@@ -213,19 +232,21 @@ class Books(RuleBasedStateMachine):
         used = set(self.held) | self.empty
         assert sorted(real.free) == [s for s in range(N_SLOTS) if s not in used]
         assert real.n_available == len(real.free) + len(evictable)
-        pinned = {sample // WINDOWS for batch in self.promised for sample in batch}
+        pinned = {sample // self.windows for batch in self.promised for sample in batch}
         assert {slot for slot in range(N_SLOTS) if real.pinned(slot)} == pinned
         for sample, batch in self.first.items():
-            assert self.drawn[divmod(sample, WINDOWS)] == batch
+            assert self.drawn[divmod(sample, self.windows)] == batch
 
 
-def machine(policy: str, keeper: bool) -> type[RuleBasedStateMachine]:
-    return type(f"Books_{policy}", (Books,), {"policy": policy, "keeper": keeper})
+def machine(policy: str, keeper: bool, windows: int) -> type[RuleBasedStateMachine]:
+    rules = {"policy": policy, "keeper": keeper, "windows": windows}
+    return type(f"Books_{policy}", (Books,), rules)
 
 
+@pytest.mark.parametrize("windows", [WINDOWS, 1])
 @pytest.mark.parametrize("keeper", [False, True], ids=["alone", "with-a-keeper"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_books_agree_with_the_model(policy: str, keeper: bool) -> None:
-    case = machine(policy, keeper).TestCase  # type: ignore[attr-defined]
+def test_the_books_agree_with_the_model(policy: str, keeper: bool, windows: int) -> None:
+    case = machine(policy, keeper, windows).TestCase  # type: ignore[attr-defined]
     case.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
     case().runTest()

@@ -325,6 +325,66 @@ def test_a_stream_whose_other_parts_never_came_does_not_hide_that_all_others_wai
     assert stand.shard.credit.blocked
 
 
+HALVES = [
+    Plan(
+        {0: read_target("u", (3,), np.array([0, 1, 3, at, n], dtype="<i8").tobytes())}, bytes([at])
+    )
+    for at, n in ((0, 1), (1, 2))
+]
+OTHERS = [
+    Plan({0: read_target("u", (3,), np.array([1, 1, 3, *at], dtype="<i8").tobytes())}, bytes(at))
+    for at in ((2,), (1, 0))
+]
+
+
+def open_in_two(stand: Stand, plans: list[Plan]) -> None:
+    for part, plan in enumerate(plans):
+        header = Header(Kind.OPEN, 0, 0, 1, part=part, n_parts=2, geometry=1)
+        stand.shard.plan(stand.shard.open(header, b"", b"peer"), part, plan)
+
+
+def test_a_restarted_shard_knows_the_layouts_again(stand: Stand) -> None:
+    open_in_two(stand, HALVES)
+    assert stand.shard.streams[0].covered
+    stand.build()
+    assert stand.shard.streams[0].covered
+    open_in_two(stand, HALVES)
+    assert stand.shard.streams[0].covered
+
+
+@pytest.mark.parametrize(
+    ("plans", "why"),
+    [
+        ([OTHERS[0], OTHERS[1]], "other layouts than before the restart"),
+        ([HALVES[0], HALVES[0]], "part 1 overlaps another part"),
+        ([OTHERS[0], HALVES[0]], "1 of 3 values belong to no part"),
+    ],
+)
+def test_a_lease_cannot_change_its_layouts_over_a_restart(
+    stand: Stand, plans: list[Plan], why: str
+) -> None:
+    """Half of a step may stand in its slot as the layouts before had it."""
+    open_in_two(stand, HALVES)
+    stand.build()
+    with pytest.raises(Refusal, match=why):
+        open_in_two(stand, plans)
+
+
+def test_a_lease_cannot_change_the_layout_of_a_part(stand: Stand) -> None:
+    open_in_two(stand, HALVES)
+    with pytest.raises(Refusal, match="Part 0 of simulation 0 came with another layout"):
+        open_in_two(stand, OTHERS[:2])
+
+
+def test_values_name_the_plan_of_their_open(stand: Stand) -> None:
+    stand.open(0)
+    stand.shard.credit.grant()
+    stand.send(0, 0)
+    header = Header(Kind.PART, 0, 0, 1, 1, plan=7, fields=TABLE)
+    with pytest.raises(Refusal, match="came in plan 7; part 0 opened simulation 0 with plan 0"):
+        stand.shard.receive(header)
+
+
 def test_slots_of_a_refused_stream_come_back(stand: Stand) -> None:
     stand.open(0)
     stand.shard.credit.grant()

@@ -37,6 +37,7 @@ struct penstock_link {
 
 static penstock_code simulation_end(penstock_simulation *sim);
 static penstock_code simulation_flush(penstock_simulation *sim);
+static int simulation_is_open(const penstock_simulation *sim);
 static void simulation_release(penstock_simulation *sim);
 
 static field *link_field(penstock_link *link, const char *name) {
@@ -99,6 +100,11 @@ static penstock_code link_laid_out(penstock_link *link, const char *name, int n_
                       "Correct [fields.%s] or the solver's size.", name,
                       shape_text(shape, n_axes, given, sizeof given),
                       shape_text(f->spec.shape, f->spec.n_axes, declared, sizeof declared), name);
+    if (link->current && !link->undeclared && simulation_is_open(link->current))
+        return failed(&link->why, PENSTOCK_LAYOUT_ERROR,
+                      "The layout of '%s' cannot change during simulation %lld. Say it between "
+                      "simulations, or before the first step of one.",
+                      name, (long long)penstock_id(link->current));
     link->plan_made = 0;
     *found = f; /* what is kept back leaves under the layout that it came in */
     return link->current ? simulation_flush(link->current) : PENSTOCK_OK;

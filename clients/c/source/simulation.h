@@ -45,6 +45,11 @@ static void simulation_free(penstock_simulation *sim) {
     free(sim);
 }
 
+/* Whether shards know of it and more of it may come. */
+static int simulation_is_open(const penstock_simulation *sim) {
+    return sim->opened && !sim->outcome;
+}
+
 static penstock_code simulation_shards(penstock_simulation *sim) {
     const json *shards = json_get(sim->assignment, "shards"), *shard;
     size_t n = json_length(shards);

@@ -90,7 +90,7 @@ class Beat(_Request):
 
 
 class Refusal(_Request):
-    """A lease that a shard refused; kind: nan, range, unreproducible, shape, dtype, field, ..."""
+    """A lease that a shard refused; kind: a `penstock_server.refusals.RefusalKind`."""
 
     simulation: int
     lease: int

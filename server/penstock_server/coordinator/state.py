@@ -42,10 +42,7 @@ from penstock_server.coordinator.requests import (
 from penstock_server.coordinator.settings import Settings
 from penstock_server.coordinator.staff import Reply, Staff
 from penstock_server.coordinator.status import counters, status
-
-# Refusals that no attempt can change.
-ALWAYS_THE_SAME = frozenset({"nan", "infinite", "range", "physics"})
-NO_FAULT = frozenset({"superseded", "repeated", "duplicate"})
+from penstock_server.refusals import ALWAYS_THE_SAME, KNOWN
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class State:
         lease = production.leases.get(refusal.lease)
         if simulation is None or lease is None or lease.simulation != simulation.id:
             return
-        if simulation.state in SETTLED_STATES - {FAILED} or refusal.kind in NO_FAULT:
+        if simulation.state in SETTLED_STATES - {FAILED} or refusal.kind in KNOWN:
             return
         where = f" at step {refusal.step}" if refusal.step is not None else ""
         what = f" in field {refusal.field!r}" if refusal.field else ""
