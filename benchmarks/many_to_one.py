@@ -23,7 +23,7 @@ what ZeroMQ can.
 holds: over TCP, which ours takes, at 80 kB at least 2 times the best of the others and at 8 MB at
 least level with it; with --same-host, which adds a run through the memory that clients lend to a
 receiver on their host, there at least 3 and 1.5 times; and no peer was left out. Redis needs
-`apt-get install redis-server` (7.0 or newer) and `pip install 'penstock[bench]'`.
+`apt-get install redis-server` (7.0 or newer) and, from a checkout, `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def absent(peers: list[str]) -> dict[str, str]:
     if shutil.which("redis-server") is None:
         lacking.append("the program redis-server (apt-get install redis-server)")
     if importlib.util.find_spec("redis") is None:
-        lacking.append("the Python package redis (pip install 'penstock[bench]')")
+        lacking.append("the Python package redis (from a checkout: pip install '.[bench]')")
     return {"redis": f"Redis is left out: it needs {' and '.join(lacking)}."} if lacking else {}
 
 

@@ -25,7 +25,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import policies
 from rich.console import Console
 
 import penstock_server.compare as comparing
@@ -168,15 +167,8 @@ def main() -> None:
     parser.add_argument("--keep-data", action="store_true", help="the stored simulations too")
     parser.add_argument("--quick", action="store_true", help="small, two seeds, no tuning")
     parser.add_argument("--json", action="store_true", help="only the line of JSON at the end")
-    parser.add_argument("--policies", action="store_true", help="policies.py instead")
     options = parser.parse_args()
     console = Console(quiet=options.json, soft_wrap=True, markup=False, highlight=False)
-    if options.policies:
-        with tempfile.TemporaryDirectory(prefix="policies-") as scratch:
-            seeds = options.seeds or (2 if options.quick else 5)
-            found = policies.bench(options.out or Path(scratch), seeds, options.quick, console)
-        print(json.dumps(found))
-        return
     try:
         with tempfile.TemporaryDirectory(prefix="online-vs-offline-") as scratch:
             result = compare(options, options.out or Path(scratch), console)

@@ -7,8 +7,9 @@ that are gone. Halted ones go on afterwards. Training has a core for itself, all
 Without a limiter nothing of this concerns the trainer. ours: batches per second in the worse of the
 two phases, peer: in the usual one before it, medians of the rounds. With draws_per_sample = 2 no
 sample may be drawn more than that: at each of the trainer's reports the draws lie in the band
-around it, and while nothing comes the trainer waits and names the limiter. holds: both rates are
-within 5 % of the usual one, no report is out of the band, and at least WAITED of the time without
+around it, and while nothing comes the trainer waits and names the limiter. holds: both rates are at
+least 95 % of the usual one, no report is out of the band (too few draws count only once what was
+stored before training began has been drawn, see `outside`), and at least WAITED of the time without
 production was waited for the limiter.
 
     python benchmarks/outage.py --rounds 5

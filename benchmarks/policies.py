@@ -1,6 +1,6 @@
 """Reservoir, FIFO and FIRO while the solvers make half of what the trainer could draw.
 
-    python benchmarks/policies.py --seeds 5      (or online_vs_offline.py --policies)
+    python benchmarks/policies.py --seeds 5
 
 Solvers and server share one core, training has another. The pace of the solvers comes from a run
 that measures the trainer. For each seed the three policies see the same simulations in the same

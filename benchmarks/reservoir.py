@@ -15,7 +15,7 @@ row, the median of these) and loop_us (draw and step together, the mean) beside 
 
 holds: ours is at most 40 us above the bare gather in every case, and for batches of 64 and 256 at
 least 2.5 times as fast as TorchRL and the list, 8 times as the DataLoader; null where sides were
-left out. The peers need `pip install 'penstock[bench]'`.
+left out. The peers need `pip install '.[bench]'`, from a checkout.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def main() -> None:
     if "ours" not in options.sides:
         parser.error("--sides must have ours.")
     if "torchrl" in options.sides and importlib.util.find_spec("torchrl") is None:
-        print("TorchRL is left out: it needs pip install 'penstock[bench]'.", file=sys.stderr)
+        print("TorchRL is left out. From a checkout: pip install '.[bench]'.", file=sys.stderr)
         options.sides.remove("torchrl")
     torch.set_num_threads(1)
     rows = measure(options)

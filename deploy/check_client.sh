@@ -29,7 +29,7 @@ with penstock.connect(parameters={"a": 1.0}) as link:
         sim.send(0.0, u=[0.0, 1.0])
 done = subprocess.run([sys.prefix + "/bin/penstock"], capture_output=True, text=True)
 assert done.returncode == 2, done
-assert 'pip install "penstock[server]"' in done.stderr, done.stderr
+assert 'pip install ".[server]"' in done.stderr, done.stderr
 solver = "import numpy; [numpy.save(f'u_{i}.npy', [0.0, ${a}]) for i in range(3)]"
 done = subprocess.run(
     [

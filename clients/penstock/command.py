@@ -33,8 +33,9 @@ def _explain(why: str) -> int:
     print(
         f"penstock: {why}.\n"
         "This installation has the light client for solvers (import penstock) and `penstock wrap` "
-        "for programs that stay as they are. For the training server and its commands:\n"
-        '    pip install "penstock[server]"',
+        "for programs that stay as they are. For the training server and its commands, from a "
+        "checkout:\n"
+        '    pip install ".[server]"',
         file=sys.stderr,
     )
     return 2

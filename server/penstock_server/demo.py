@@ -6,6 +6,8 @@ why. `penstock run` ends with `show_end` as well.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -128,9 +130,18 @@ def verdict(summary: Mapping[str, Any], ok: bool) -> tuple[str, bool]:
 def _next_steps(campaign: Path, folder: Path) -> str:
     return (
         "Next: copy the campaign file and put your own solver in it; `penstock try -- COMMAND` "
-        f"shows what a program sends.\n    cp {campaign} mine.toml\n    penstock check mine.toml\n"
+        f"shows what a program sends.\n{_activation()}    cp {campaign} mine.toml\n"
+        "    penstock check mine.toml\n"
         f"The trained network, in Python: penstock_surrogates.load({str(folder / 'model')!r})"
     )
+
+
+def _activation() -> str:
+    """The line that puts `penstock` on PATH where it is not: `make demo` has it in .venv alone."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("penstock") or not script.is_file():
+        return ""
+    return f"    . {script}\n"
 
 
 def show_end(console: Console, summary: Mapping[str, Any], folder: Path) -> None:

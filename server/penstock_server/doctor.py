@@ -31,6 +31,7 @@ from penstock_server.interpreters import (
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_BYTES = 256 << 20
 LEAST_FILES = 4096
+INSTALL = 'from a checkout: pip install ".[server]"'
 PACKAGES = (
     "torch",
     "ray",
@@ -113,8 +114,7 @@ def server_packages(installed: Callable[[str], str] = metadata.version) -> Itera
         except metadata.PackageNotFoundError:
             absent.append(distribution)
     if absent:
-        advice = 'pip install "penstock[server]"'
-        yield Finding("server packages", "missing", f"without {', '.join(absent)}", advice)
+        yield Finding("server packages", "missing", f"without {', '.join(absent)}", INSTALL)
     else:
         yield Finding("server packages", "ok", ", ".join(versions))
 
@@ -124,7 +124,7 @@ def accelerator() -> Finding:
     try:
         import torch
     except Exception as error:  # a library that torch needs may be broken, too
-        return Finding("torch", "missing", str(error), 'pip install "penstock[server]"')
+        return Finding("torch", "missing", str(error), INSTALL)
     if not torch.cuda.is_available():
         built = torch.version.cuda or "none"
         text = f"no GPU that torch sees (built for CUDA: {built}); training runs on CPU cores"

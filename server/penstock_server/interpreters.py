@@ -292,7 +292,7 @@ def _package(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise SolverError(
             f"The package {name} is not installed beside the server; "
-            'install all of it: pip install "penstock[server]".'
+            'install all of it, from a checkout: pip install ".[server]".'
         )
     return Path(spec.origin).resolve().parent
 

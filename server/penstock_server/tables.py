@@ -260,7 +260,7 @@ class Admission(Table):
 
 class Security(Table):
     """mode: who may connect to coordinator and receivers. "curve": clients with the run's key, and
-    everything is encrypted, which leaves 0.3 to 0.7 of the throughput. "trusted-network": whoever
+    everything is encrypted, which leaves 0.27 to 0.48 of the throughput. "trusted-network": whoever
     reaches them. "auto": as "curve" if they can be reached from other machines.
     """
 

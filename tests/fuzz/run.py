@@ -3,7 +3,7 @@
     python tests/fuzz/run.py data --frames 5000000 --seed 1
 
 An input that raises is kept as crash-* in the current folder, and the exit code is not 0.
-Needs `pip install 'penstock[fuzz]'`.
+Needs `pip install '.[fuzz]'`, from a checkout.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,20 @@ def test_the_demo_runs_judges_and_says_what_to_do_next(tmp_path: Path) -> None:
     assert "--numpy was given" in output
     assert "0.03  network" in output
     assert "penstock check mine.toml" in output
+
+
+def test_where_penstock_is_not_on_path_the_line_that_puts_it_there_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bin" / "activate"
+    script.parent.mkdir()
+    script.touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    told = demo._next_steps(tmp_path / "c.toml", tmp_path)
+    assert told.index(f". {script}\n") < told.index("penstock check")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "activate" not in demo._next_steps(tmp_path / "c.toml", tmp_path)
 
 
 def test_a_demo_that_learned_nothing_fails(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_without_the_server_it_says_how_to_get_it(
     assert command.main() == 2
     told = capsys.readouterr().err
     assert "the package typer of the server is not installed here" in told
-    assert 'pip install "penstock[server]"' in told
+    assert 'pip install ".[server]"' in told
 
 
 def test_an_old_python_is_told_which_one_the_server_needs(

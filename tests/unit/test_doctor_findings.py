@@ -46,7 +46,7 @@ def test_a_missing_server_package_is_named_with_the_command_that_brings_it() -> 
     findings = list(doctor.server_packages(installed))
     assert not healthy(findings)
     assert findings[-1].found == "without ray, h5py"
-    assert findings[-1].advice == 'pip install "penstock[server]"'
+    assert findings[-1].advice == 'from a checkout: pip install ".[server]"'
 
 
 def test_too_little_shared_memory_keeps_runs_from_working() -> None:
@@ -131,6 +131,6 @@ def test_the_last_line_says_what_works(findings: list[Finding], sentence: str) -
 
 
 def test_what_was_found_is_printed_as_it_is() -> None:
-    assert 'pip install "penstock[server]"' in printed(
-        Finding("server packages", "missing", "without ray", 'pip install "penstock[server]"')
+    assert 'pip install ".[server]"' in printed(
+        Finding("server packages", "missing", "without ray", 'pip install ".[server]"')
     )
