@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock_server.json_file import write_json
+
 STANDING = "standing.json"
 
 
@@ -56,7 +58,7 @@ class Best:
         part = self.folder.with_name(f"{self.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(model, part, copy_function=shutil.copyfile)
-        _write(part, candidate)
+        write_json(part / STANDING, asdict(candidate))
         self._replace(part)
         self.standing = candidate
         return True
@@ -64,7 +66,7 @@ class Best:
     def rejudge(self, standing: Standing) -> None:
         """The same network, judged on other simulations than before."""
         self.standing = standing
-        _write(self.folder, standing)
+        write_json(self.folder / STANDING, asdict(standing))
 
     def _replace(self, part: Path) -> None:
         """A folder cannot replace one: between two renames there is none, never half of one."""
@@ -109,9 +111,3 @@ def _read(folder: Path) -> Standing | None:
         return Standing(**json.loads((folder / STANDING).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or none that can be trusted
         return None
-
-
-def _write(folder: Path, standing: Standing) -> None:
-    part = folder / f"{STANDING}.part"
-    part.write_text(json.dumps(asdict(standing)) + "\n", encoding="utf-8")
-    part.replace(folder / STANDING)

@@ -8,7 +8,6 @@ as Class(parameters, seed, **options); one without `next(n) -> list of dicts` is
 from __future__ import annotations
 
 import csv
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from scipy.stats import qmc
 
 from penstock_server.config import Campaign
+from penstock_server.references import find
 from penstock_server.tables import Parameter
 
 Point = dict[str, float]
@@ -226,14 +226,7 @@ def _checked_point(point: object, parameters: Parameters, where: str) -> Point:
 
 
 def _own(reference: str, parameters: Parameters, seed: int, options: Mapping[str, Any]) -> Sampler:
-    module, _, attribute = reference.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise DesignError(
-            f'The sampler "{reference}" cannot be imported: {error}. Its module must be installed '
-            "or stand in a folder of PYTHONPATH."
-        ) from error
+    made = find(reference, "design.sampler", DesignError)
     try:
         sampler = made(parameters, seed, **options)
     except TypeError as error:

@@ -55,4 +55,5 @@ class InputRows:
 
     @property
     def n_free(self) -> int:
+        """Rows that nothing needs; the rehearsal of a shard looks for lost ones."""
         return len(self._free)

@@ -8,7 +8,6 @@ fields are interpolated to the fine one; errors and seconds of each go into RUN/
 from __future__ import annotations
 
 import csv
-import json
 import math
 import shlex
 import shutil
@@ -28,6 +27,7 @@ from penstock_server.config import Campaign, load
 from penstock_server.dataset import DataSet
 from penstock_server.design import draw
 from penstock_server.evaluation import Predictor, Trajectory, evaluate, network
+from penstock_server.json_file import write_json
 from penstock_server.predict import open_model
 from penstock_server.supervisor import run_campaign
 from penstock_server.try_desk import Work
@@ -159,9 +159,7 @@ def opponents(
         }
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    part = folder / "opponents.part"
-    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "opponents.json")
+    write_json(folder / "opponents.json", result)
     return result
 
 

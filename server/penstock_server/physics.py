@@ -6,7 +6,6 @@ other attempt would do better: the simulation is quarantined, and the campaign g
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from penstock.wire import Header
 from penstock_server.door import Refusal
 from penstock_server.parts import PartPlaces
+from penstock_server.references import find
 
 Array = npt.NDArray[Any]
 # check(fields, t, parameters): fields by name as read-only arrays of the sent shape, t (NaN for a
@@ -80,19 +80,7 @@ class Physics:
 
 def find_check(reference: str) -> Check:
     """The function behind `module:name`; raises PhysicsError when there is none."""
-    module, _, attribute = reference.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PhysicsError(
-            f'admission.check = "{reference}" cannot be imported: {error}. Its module must be '
-            "installed or stand in a folder of PYTHONPATH."
-        ) from error
-    if not callable(found):
-        raise PhysicsError(
-            f'admission.check = "{reference}" should be a function; it is {found!r}.'
-        )
-    check: Check = found
+    check: Check = find(reference, "admission.check", PhysicsError)
     return check
 
 

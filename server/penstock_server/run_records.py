@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from penstock_server.cpu_time import CpuTime
 from penstock_server.design import Point
 from penstock_server.drawn import compare_with_design
 from penstock_server.history import History
+from penstock_server.json_file import write_json
 from penstock_server.run_folder import RunFolder
 from penstock_server.steady import Steady
 from penstock_server.summary import ShardCounts, summarise
@@ -59,7 +59,7 @@ class RunRecords:
             for name, port in addresses.metrics.items()
             if self._runs(name)
         ]
-        (self._run.root / "metrics.json").write_text(json.dumps(targets, indent=1) + "\n")
+        write_json(self._run.root / "metrics.json", targets)
 
     def _runs(self, process: str) -> bool:
         """Whether the campaign has such a process."""
@@ -76,7 +76,7 @@ class RunRecords:
         """processes.json: who runs under which process id, for people and for tests."""
         if pids != self._pids:
             with contextlib.suppress(OSError):  # a full disk must not keep them from being ended
-                _write(self._run.root / "processes.json", pids)
+                write_json(self._run.root / "processes.json", pids)
                 self._pids = dict(pids)
         if time.monotonic() >= self._cpu_due_s:
             self._cpu.look(groups)
@@ -131,11 +131,11 @@ class RunRecords:
             written_fields=allocated(run.data),
             attribution=attribute(self.status, self._steady, setup_of(campaign)),
         )
-        _write(run.summary, summary)
+        write_json(run.summary, summary)
         drawn = (self.status.get("trainer") or {}).get("drawn_inputs")
         if drawn and drawn["count"]:
             told = compare_with_design(self._points, campaign.steps_sent, drawn)
-            _write(run.root / "drawn.json", told)
+            write_json(run.root / "drawn.json", told)
         return summary
 
 
@@ -153,9 +153,3 @@ def setup_of(campaign: Campaign) -> Setup:
 def allocated(path: Path) -> int:
     """Bytes that a file takes on the disk, without its holes; 0 if there is none."""
     return 512 * path.stat().st_blocks if path.exists() else 0
-
-
-def _write(path: Path, body: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from penstock_server.json_file import write_json
+
 Array = npt.NDArray[Any]
 
 FREE, OPEN, COMMITTED = 0, 1, 2
@@ -154,9 +156,7 @@ class Slab:
             finally:
                 os.close(descriptor)
             arrays[name] = _map(path, shape, dtype, writable=True)
-        part = folder / "slab.json.part"
-        part.write_text(json.dumps(asdict(spec)))
-        part.replace(folder / "slab.json")  # last: the slab is whole
+        write_json(folder / "slab.json", asdict(spec))  # last: the slab is whole
         return cls(folder, spec, arrays)
 
     @classmethod

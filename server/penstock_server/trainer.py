@@ -6,7 +6,6 @@ returns orders, the other ranks, the clock. What goes out: snapshots, checkpoint
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from penstock_server.ranks import RankLost, Ranks, is_lost
 from penstock_server.rounds import Limits
 from penstock_server.saving import Saver, SavingPlan
 from penstock_server.time_spent import Clock, TimeSpent, WallClock, activities
-from penstock_server.turns import Diverged, Turns
+from penstock_server.turns import Turns, check_loss
 from penstock_surrogates.normalisation import Normalisation, add_moments
 
 MOST_RANKS = 64  # that are told of one by one: a message has at most 100 kB
@@ -127,9 +126,4 @@ def told_of_ranks(ranks: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def check_last_loss(turns: Turns, ranks: Ranks) -> None:
     """The loss of a batch is looked at with the next round; this is for the last one."""
-    last = sum(ranks.gather_everywhere(float(turns.loss)))
-    if not math.isfinite(last):
-        raise Diverged(
-            f"The loss of the last batch, {turns.done}, should be a finite number, but it is "
-            f"{last}. Lower training.learning_rate."
-        )
+    check_loss(sum(ranks.gather_everywhere(float(turns.loss))), turns.done)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock_server.check_report import DRAWS_PER_S, useful_workers
+from penstock_server.check_report import draws_of, useful_workers
 from penstock_server.config import Campaign
 from penstock_server.figures import duration, number, percent, size
 from penstock_server.try_counts import Counts, SimulationSeen
@@ -33,7 +33,7 @@ def report(
     trial: Trial,
     problems: Sequence[str],
     campaign: Campaign | None = None,
-    draws_per_s: float = DRAWS_PER_S,
+    draws_per_s: float | None = None,
 ) -> Iterator[str]:
     """The lines that `penstock try` prints."""
     yield from _program(trial)
@@ -136,18 +136,19 @@ def _blocked(trial: Trial, whole: Sequence[SimulationSeen], working_s: float) ->
 
 
 def _workers(
-    trial: Trial, steps: list[float], campaign: Campaign | None, draws_per_s: float
+    trial: Trial, steps: list[float], campaign: Campaign | None, given: float | None
 ) -> Iterator[str]:
     whole = [s for s in trial.counts.whole if s.done_s]
     lasted = sum((s.ended_s or 0.0) - s.assigned_s for s in whole)
     per_s = sum(len(s.done_s) for s in whole) / lasted if lasted else 1 / statistics.median(steps)
     ratio = campaign.reservoir.draws_per_sample if campaign else RATIO
+    draws_per_s, guess = draws_of(given)
     n, wanted = useful_workers(per_s, draws_per_s, ratio)
     yield "Useful number of workers"
     yield (
         f"  one worker here brings {number(per_s)} steps per second; training at "
-        f"{number(draws_per_s)} draws per second (--draws-per-second), {ratio or 1:g} a sample, "
-        f"takes {number(wanted)}"
+        f"{number(draws_per_s)} draws per second{guess}, {ratio or 1:g} a sample, takes "
+        f"{number(wanted)}"
     )
     cores = len(os.sched_getaffinity(0))
     processes = n * trial.desk.n_parts

@@ -18,7 +18,6 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from penstock_server.check_report import DRAWS_PER_S
 from penstock_server.config import Campaign
 from penstock_server.figures import clock_time
 from penstock_server.interpreters import (
@@ -49,7 +48,7 @@ def try_solver(
     parameters: Sequence[str] = (),
     simulations: int = 2,
     seconds: float = 60.0,
-    draws_per_s: float = DRAWS_PER_S,
+    draws_per_s: float | None = None,
 ) -> int:
     """Runs the program, prints the report; 0 if it sent what a campaign can take.
 

@@ -33,6 +33,16 @@ class Diverged(RuntimeError):
     """The loss is not finite any more."""
 
 
+def check_loss(loss: float, batch: int) -> None:
+    """loss: of all ranks together; the first batch is 1. Raises Diverged if it is not finite."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"The loss of batch {batch} should be a finite number, but it is {loss}. Lower "
+            "training.learning_rate, or look at the fields and at the loss or training_step of "
+            "your own."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Trained:
     """A batch: its number from 0, the loss of this rank's samples, and how many all ranks had."""
@@ -218,12 +228,7 @@ class Turns:
 
     def _check_loss(self, loss: float) -> None:
         """loss: of the batch that is known, all ranks together."""
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"The loss of batch {self._known.number} should be a finite number, but it is "
-                f"{loss}. Lower training.learning_rate, or look at the fields and at the loss or "
-                "training_step of your own."
-            )
+        check_loss(loss, self._known.number + 1)
         if self._known.total:
             self.mean_loss = loss / self._known.total
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib
 import json
-import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,9 @@ from penstock.processes import die_with_parent
 from penstock_server import examples_file, pictures, snapshot
 from penstock_server.best import Best, held
 from penstock_server.evaluation import Opponent, network
+from penstock_server.json_file import finite, write_json
 from penstock_server.metrics import Newest, serve_counts
+from penstock_server.references import find
 from penstock_server.validator import ROLES, Final, HeldOut, TrainingPeek, Validator
 from penstock_surrogates import Problem, load
 
@@ -133,7 +133,7 @@ def conclude(validator: Validator, settings: Settings) -> dict[str, Any]:
         if final.best
         else None,
     }
-    write_json(folder / "validation.json", figures)
+    write_json(folder / "validation.json", finite(figures))
     report = {**final.report, "picture": None, "examples": None}
     if not final.shown:
         return report
@@ -222,27 +222,9 @@ def read_history(path: Path) -> list[tuple[int, float]]:
     ]
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """The file appears complete or not at all; what is not finite is null in it."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(_finite(values), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def open_source(settings: Settings) -> tuple[HeldOut, TrainingPeek]:
     """What the settings name as the source of simulations and training samples."""
-    module, _, function = settings.source.partition(":")
-    opened: tuple[HeldOut, TrainingPeek] = getattr(importlib.import_module(module), function)(
-        settings.source_settings
-    )
+    opened: tuple[HeldOut, TrainingPeek] = find(settings.source, "source")(settings.source_settings)
     return opened
 
 

@@ -7,13 +7,12 @@ in every release, and so does the sign argument of apply_lifting (give it by pos
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import dolfinx
 import numpy as np
 import ufl
-from dolfinx import fem, geometry
+from dolfinx import fem
 from dolfinx import mesh as meshes
 
 logging.disable(logging.INFO)  # JIT of 0.5 names every form it compiles on stderr
@@ -28,19 +27,6 @@ def lagrange(mesh: Any, degree: int = 1, shape: tuple[int, ...] = ()) -> Any:
         return fem.functionspace(mesh, element)
     space = fem.VectorFunctionSpace if shape else fem.FunctionSpace
     return space(mesh, ("CG", degree), **({"dim": shape[0]} if shape else {}))
-
-
-def mixed_lagrange(mesh: Any, parts: Sequence[tuple[int, tuple[int, ...]]]) -> Any:
-    """A mixed space of (degree, shape) parts; [(2, (2,)), (1, ())] is Taylor-Hood."""
-    if OLD:
-        elements = [ufl.FiniteElement("CG", mesh.ufl_cell(), degree) for degree, _ in parts]
-        vectors = [ufl.VectorElement(e, dim=s[0]) if s else e for e, (_, s) in zip(elements, parts)]
-        return fem.FunctionSpace(mesh, ufl.MixedElement(*vectors))
-    import basix.ufl
-
-    cell = mesh.basix_cell()
-    bases = [basix.ufl.element("Lagrange", cell, degree, shape=shape) for degree, shape in parts]
-    return fem.functionspace(mesh, basix.ufl.mixed_element(bases))
 
 
 def compile_form(form: Any, **jit: Any) -> Any:
@@ -76,16 +62,6 @@ def interpolation_points(space: Any) -> Any:
     return points() if callable(points) else points
 
 
-def cells_at(mesh: Any, points: Any) -> Any:
-    """Cells of this rank that contain each of the points (points, 3): an adjacency list."""
-    if OLD:
-        tree = geometry.BoundingBoxTree(mesh, mesh.topology.dim)
-        near = geometry.compute_collisions(tree, points)
-    else:
-        near = geometry.compute_collisions_points(geometry.bb_tree(mesh, mesh.topology.dim), points)
-    return geometry.compute_colliding_cells(mesh, near, points)
-
-
 def create_mesh(comm: Any, cells: Any, beyond: Any, points: Any, shape: str = "triangle") -> Any:
     """A mesh of cells (cells, corners) and points (points, dimension), cut as the caller says.
 
@@ -110,9 +86,3 @@ def create_mesh(comm: Any, cells: Any, beyond: Any, points: Any, shape: str = "t
         domain = ufl.Mesh(basix.ufl.element("Lagrange", shape, 1, shape=(dimension,)))
     order = (domain, points) if VERSION >= (0, 10) else (points, domain)
     return meshes.create_mesh(comm, cells, *order, partitioner=stay)
-
-
-def cell_dofs(space: Any) -> Any:
-    """The local degrees of freedom of each cell, (cells, dofs of a cell)."""
-    table = space.dofmap.list
-    return table if isinstance(table, np.ndarray) else table.array.reshape(table.num_nodes, -1)

@@ -99,20 +99,15 @@ def compatibility() -> dict[str, Any]:
     """Every function of compat.py once, with a value that is known."""
     mesh = Square(COMM, 5).mesh
     scalars, vectors = compat.lagrange(mesh), compat.lagrange(mesh, 2, (2,))
-    mixed = compat.mixed_lagrange(mesh, [(2, (2,)), (1, ())])
     one = compat.compile_form(fem.Constant(mesh, 1.0) * ufl.dx)
     form = compat.compile_form(ufl.TestFunction(scalars) * ufl.dx, timeout=30)
     u = fem.Function(scalars)
     u.interpolate(lambda x: x[0])
-    points = np.array([[0.3, 0.6, 0.0]])
     return {
-        "mixed": mixed.dofmap.index_map.size_global * mixed.dofmap.index_map_bs,
         "vectors": vectors.dofmap.index_map.size_global * vectors.dofmap.index_map_bs,
         "norm": compat.petsc_vector(u).max()[1],
         "vector": compat.create_vector(form, scalars).getSize(),
         "points": list(np.shape(compat.interpolation_points(scalars))),
-        "cells": sum(COMM.allgather(len(compat.cells_at(mesh, points).links(0)))),
-        "dofs": list(compat.cell_dofs(scalars).shape),
         "area": COMM.allreduce(fem.assemble_scalar(one)),
     }
 

@@ -134,10 +134,8 @@ def test_a_second_run_gives_the_same_bits(ranks: int) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_compatibility_layer_works_with_this_dolfinx(ranks: int) -> None:
     found = runner("compat", ranks)
-    assert (found["mixed"], found["vectors"], found["vector"]) == (187, 162, 25)
+    assert (found["vectors"], found["vector"]) == (162, 25)
     assert found["points"] == [3, 2]
-    assert found["cells"] >= 1
-    assert found["dofs"][1] == 3
     assert (found["norm"], found["area"]) == (pytest.approx(1.0), pytest.approx(1.0))
 
 

@@ -50,6 +50,12 @@ def test_remarks_of_the_campaign_are_shown() -> None:
     assert "Note: stop.batches = 10 draws 100 of up to 20000 samples" in text("stop.batches=10")
 
 
+def test_a_speed_that_was_given_is_no_guess() -> None:
+    given = "\n".join(report(small(), MACHINE, check_report.DRAWS_PER_S))
+    assert "draws per second (a guess; --draws-per-second says better) training takes" in text()
+    assert "a guess" not in given
+
+
 def test_useful_workers_follow_from_the_speeds() -> None:
     assert useful_workers(100.0, 1000.0, 1.25) == (8, 800.0)
     assert useful_workers(100.0, 1000.0, None) == (10, 1000.0)

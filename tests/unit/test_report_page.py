@@ -165,6 +165,39 @@ def test_a_run_with_a_summary_alone_has_a_report(run: Path) -> None:
     assert "The run left no model." in write_report([run]).read_text()
 
 
+@pytest.mark.parametrize(
+    ("t_range", "times"),
+    [([0.0, 0.5], ", t=[0.25, 0.5])"), ([2.0, 2.0], ", t=[2])"), ([0.0, 0.0], ")")],
+)
+def test_the_network_is_asked_at_times_of_its_training(
+    run: Path, t_range: list[float], times: str
+) -> None:
+    path = run / "model" / "model.json"
+    described = json.loads(path.read_text())
+    described["normalisation"]["t_range"] = t_range
+    write(path, described)
+    text = Page(write_report([run]).read_text()).text
+    assert f'predict({{"a": 0.5, "b": 0}}{times}' in text
+
+
+def test_python_and_the_command_ask_the_same_network(run: Path) -> None:
+    for folder in ("best", "model"):
+        text = Page(write_report([run]).read_text()).text
+        assert f'load("{run / folder}")' in text
+        assert f"penstock predict {run / folder} --params a=0.5,b=0" in text
+        shutil.rmtree(run / "best", ignore_errors=True)
+
+
+def test_a_network_of_input_fields_is_asked_with_them(run: Path) -> None:
+    path = run / "model" / "model.json"
+    described = json.loads(path.read_text())
+    described["problem"]["inputs"] = {"k": {"shape": [3], "role": "input"}}
+    write(path, described)
+    text = Page(write_report([run]).read_text()).text
+    assert 'inputs={"k": k})' in text
+    assert "penstock predict" not in text
+
+
 def test_the_opening_sentence_says_who_is_better(run: Path) -> None:
     text = verdict(read_run(run))
     assert "On 3 test simulations" in text

@@ -163,7 +163,7 @@ def test_nothing_is_saved_before_all_losses_are_known() -> None:
     for value in (12.0, float("nan")):
         loop.until("train")
         loop.turns.loss = Later(value)
-    with pytest.raises(Diverged, match="The loss of batch 13 should be"):
+    with pytest.raises(Diverged, match="The loss of batch 14 should be"):
         loop.until("save")
 
 
@@ -173,7 +173,7 @@ def test_a_gpu_that_diverged_is_heard_of_one_batch_later() -> None:
         loop.until("train")
         loop.turns.loss = Later(value)
     loop.until("train")
-    with pytest.raises(Diverged, match="The loss of batch 11 should be"):
+    with pytest.raises(Diverged, match="The loss of batch 12 should be"):
         loop.until("train")
 
 

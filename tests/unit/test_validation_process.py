@@ -16,7 +16,7 @@ from test_validation_core import PROBLEM, STEPS, Held, Stream, a_model, held_out
 
 from penstock.control import decode, encode
 from penstock_server import examples_file, snapshot
-from penstock_server.validation import Settings, read_history, run, write_json
+from penstock_server.validation import Settings, read_history, run
 from penstock_surrogates import load
 
 torch.set_num_threads(1)
@@ -155,8 +155,3 @@ def test_the_history_is_read_where_there_is_a_loss(tmp_path: Path) -> None:
     assert read_history(path) == []
     path.write_text("seconds,batches,loss\n0.1,0,\n0.2,10,0.5\n0.3,20,0.25\n")
     assert read_history(path) == [(10, 0.5), (20, 0.25)]
-
-
-def test_what_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0], "3": {"y": float("inf")}})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, 1.0], "3": {"y": None}}

@@ -25,10 +25,12 @@ Runs = Annotated[Path, typer.Option(help="Where runs are kept: RUNS/NAME/ID.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live display.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing until the end.")]
 DrawsPerSecond = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.001,
-        help="How many samples training draws per second; summary.json of an earlier run has it.",
+        help="How many samples training draws per second; summary.json of an earlier run has it. "
+        "Without it a guess is taken.",
+        show_default=False,
     ),
 ]
 

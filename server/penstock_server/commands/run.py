@@ -80,7 +80,7 @@ def run(
 def check(
     campaign: CampaignFile,
     overrides: Overrides = None,
-    draws_per_second: DrawsPerSecond = 1000.0,
+    draws_per_second: DrawsPerSecond = None,
 ) -> None:
     """Check a campaign file, say what it costs and what would be started; start nothing.
 
@@ -91,6 +91,7 @@ def check(
 
     Refuses a campaign whose reservoir or processes do not fit into this machine, with the
     arithmetic. The useful number of workers needs the time of a step: `penstock try` measures it.
+    server/CAMPAIGN.md in the repository says what each key of the file means.
 
     \b
     Exit codes: 0 it can run here, 1 it cannot, 2 the campaign file is wrong.

@@ -48,7 +48,7 @@ def try_(
         typer.Option(help="Compare with this campaign file, and take its inputs and command."),
     ] = None,
     overrides: Overrides = None,
-    draws_per_second: DrawsPerSecond = 1000.0,
+    draws_per_second: DrawsPerSecond = None,
 ) -> None:
     """Run a program against a server that counts, to see what a campaign would get from it.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock_server.compare.records import write_json
 from penstock_server.compare.report import markdown
 from penstock_server.compare.result import BAR, gather, summarise
 from penstock_server.compare.study import Study
+from penstock_server.json_file import finite, write_json
 from penstock_server.pictures.comparison import ArmErrors, Reference, draw_comparison
 
 RESULT, TABLE, FIGURE = "result.json", "comparison.md", "comparison.png"
@@ -28,7 +27,7 @@ def write(study: Study, bar: float = BAR) -> dict[str, Any]:
         "jobs": comparison.jobs,
         "reservoir": comparison.campaign.reservoir.model_dump(mode="json"),
     }
-    result: dict[str, Any] = _finite(summarise(gather(study), comparison.arms, about, bar))
+    result: dict[str, Any] = finite(summarise(gather(study), comparison.arms, about, bar))
     write_json(folder / RESULT, result)
     (folder / TABLE).write_text(markdown(result), encoding="utf-8")
     draw(result, folder / FIGURE)
@@ -65,12 +64,3 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         if found["simulations"] == most and found["nrmse"] and found["nrmse"]["mean"] > lowest / 10
     ]
     draw_comparison(path, arms, references, f"{result['name']}: online and offline training")
-
-
-def _finite(value: Any) -> Any:
-    """What is not finite is null, as JSON wants it."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

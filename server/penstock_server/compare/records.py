@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server.compare.errors import CompareError
+from penstock_server.json_file import write_json
 
 
 class Records:
@@ -35,6 +36,7 @@ class Records:
 
     def put(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a record and gives it as `get` will."""
+        self._path(name).parent.mkdir(parents=True, exist_ok=True)
         write_json(self._path(name), values)
         written = self.get(name)
         assert written is not None
@@ -44,6 +46,7 @@ class Records:
         """Says what is compared here. Raises CompareError if it was something else before."""
         path = self.folder / "comparison.json"
         if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, about)
             return
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -92,11 +95,3 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
 
 def _word(value: Any) -> str:
     return "not set" if value is None else json.dumps(value)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """The file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib
 import os
 import secrets
 import shutil
@@ -28,6 +27,7 @@ from typing import Any
 import psutil
 
 from penstock_server import snapshot
+from penstock_server.references import find
 from penstock_server.trainer import TrainingPlan
 
 FUTILE = 3  # restarts without a new snapshot before the group gives up
@@ -68,7 +68,7 @@ class RankProcess:
         # For the whole process, so that a program which calls `train` itself decides for itself.
         torch.set_flush_denormal(True)
         plan: TrainingPlan = job["plan"]
-        feed = _find(job["feed_factory"])(job["feed"])
+        feed = find(job["feed_factory"], "feed_factory")(job["feed"])
         tell: Any = _silent
         if self.rank == 0 and job["coordinator"]:
             tell = CoordinatorReport(job["coordinator"], job["patience_s"], job["keys"])
@@ -403,11 +403,6 @@ def _redirect(log: Path) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(sys.stderr)
-
-
-def _find(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _silent(body: dict[str, Any]) -> None:

@@ -13,8 +13,11 @@ class ReportError(RuntimeError):
     """No report can be made; the text says why and what to do."""
 
 
-def read_json(path: Path) -> Mapping[str, Any] | None:
-    """The object in the file, None without the file. Raises ReportError."""
+def read_json(path: Path, what: str = "") -> Mapping[str, Any] | None:
+    """The object in the file, None without the file. Raises ReportError.
+
+    what: the middle of its format's name, if that is not the name of the file.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -23,7 +26,7 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
         raise ReportError(f"{path} is damaged: {error}.") from error
     if not isinstance(found, dict):
         raise ReportError(f"{path} is damaged: it should hold a JSON object, not {found!r:.40}.")
-    known = f"penstock-{path.stem}-1"
+    known = f"penstock-{what or path.stem}-1"
     if found.get("format", known) != known:
         raise ReportError(
             f"{path} says that its format is {found['format']!r}, but this version of penstock "

@@ -34,6 +34,7 @@ class Run:
     examples: examples_file.Examples | None
     opponents: Mapping[str, Any] | None
     drawn: Mapping[str, Any] | None
+    model: Mapping[str, Any] | None  # model/model.json
     points: tuple[Point, ...] | None
     has_best: bool
     disk_bytes: Mapping[str, int]  # what of the folder -> bytes
@@ -81,6 +82,7 @@ def read_run(folder: Path) -> Run:
         examples=_examples(root / "examples.npz"),
         opponents=read_json(root / "opponents.json"),
         drawn=read_json(root / "drawn.json"),
+        model=read_json(root / "model" / "model.json", "surrogate"),
         points=read_points(root / "coordinator.sqlite"),
         has_best=(root / "best" / "model.json").is_file(),
         disk_bytes=_sizes(root),
