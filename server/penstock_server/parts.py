@@ -124,21 +124,27 @@ class Inputs:
     def __init__(self, slab: Slab, names: list[str]) -> None:
         self._arrays, self._names = slab.inputs, names
 
-    def receive(
+    def read(self, header: Header, payloads: list[bytes]) -> dict[str, Array]:
+        """The values (n,) of one part by field; raises Refusal for such as are not finite."""
+        found = {}
+        for entry, payload in zip(header.fields, payloads):
+            name = self._names[entry.field]
+            found[name] = values = np.frombuffer(payload, dtype=self._arrays[name].dtype)
+            if not finite(values):
+                raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
+        return found
+
+    def store(
         self,
         header: Header,
+        found: Mapping[str, Array],
         targets: Mapping[int, Target],
         row: int,
         settled: bool,
-        payloads: list[bytes],
     ) -> None:
-        """Writes one part of them; what is settled is compared instead. Raises Refusal."""
-        for entry, payload in zip(header.fields, payloads):
-            name = self._names[entry.field]
+        """Writes what was read; what is settled is compared instead. Raises Refusal."""
+        for entry, (name, values) in zip(header.fields, found.items()):
             array, target = self._arrays[name], targets[entry.field]
-            values = np.frombuffer(payload, dtype=array.dtype)
-            if not finite(values):
-                raise Refusal("nan", f"Input field {name!r} has values that are not finite.", name)
             if not settled:
                 target.scatter(values, array[row])
             elif not close(target.gather(array[row]), values):

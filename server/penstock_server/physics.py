@@ -6,7 +6,7 @@ other attempt would do better: the simulation is quarantined, and the campaign g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -34,30 +34,28 @@ class Physics:
         ranges: Mapping[str, tuple[float, float]],
         check: Check | None = None,
         parameters: Sequence[str] = (),
+        inputs: Collection[str] = (),
     ) -> None:
+        """inputs: names of the input fields, whose ranges are no demand on steps."""
         self._ranges, self._check, self._parameters = dict(ranges), check, list(parameters)
+        self._of_steps = not self._ranges.keys() <= set(inputs)
 
     def check_part(self, header: Header, places: PartPlaces, arrays: list[Array]) -> None:
         """Raises Refusal for values outside the range of their field."""
-        if not self._ranges:
+        if not self._of_steps:
             return
         for place, values in zip(places.places, arrays):
-            if place.name not in self._ranges or not len(values):
-                continue
-            low, high = self._ranges[place.name]
-            least, greatest = float(values.min()), float(values.max())
-            if least < low or greatest > high:
-                raise Refusal(
-                    "range",
-                    f"Field {place.name!r} has values from {least:.6g} to {greatest:.6g} at step "
-                    f"{header.step}, part {header.part}; the campaign allows {low:g} to {high:g}.",
-                    place.name,
-                )
+            self._check_range(place.name, values, f"at step {header.step}, part {header.part}")
+
+    def check_inputs(self, part: int, values: Mapping[str, Array]) -> None:
+        """Raises Refusal for values of input fields outside their range; by field, of one part."""
+        for name, array in values.items():
+            self._check_range(name, array, f"in part {part}")
 
     @property
     def demands(self) -> bool:
         """Whether anything is asked of a step."""
-        return bool(self._ranges) or self.sees_steps
+        return self._of_steps or self.sees_steps
 
     @property
     def sees_steps(self) -> bool:
@@ -76,6 +74,19 @@ class Physics:
             why = f"the check itself failed: {type(error).__name__}: {error}"
         if why is not None:
             raise Refusal("physics", f"The admission check refused step {step}: {why}")
+
+    def _check_range(self, name: str, values: Array, where: str) -> None:
+        if name not in self._ranges or not len(values):
+            return
+        low, high = self._ranges[name]
+        least, greatest = float(values.min()), float(values.max())
+        if least < low or greatest > high:
+            raise Refusal(
+                "range",
+                f"Field {name!r} has values from {least:.6g} to {greatest:.6g} {where}; the "
+                f"campaign allows {low:g} to {high:g}.",
+                name,
+            )
 
 
 def find_check(reference: str) -> Check:

@@ -128,6 +128,7 @@ def make_shard(settings: ReceiverSettings) -> Shard:
             settings.ranges,
             find_check(settings.check) if settings.check else None,
             settings.parameters,
+            settings.inputs,
         ),
         settings.most_simulations,
     )

@@ -338,8 +338,10 @@ class Shard:
         self._door.check_table(header, plan.targets, inputs=True)
         if stream.row is None:
             raise Refusal("inputs", "There is no row for input fields; this is a defect.")
+        values = self._inputs.read(header, payloads)
+        self._physics.check_inputs(header.part, values)
         settled = self.slots.rows.settled(stream.row)
-        self._inputs.receive(header, plan.targets, stream.row, settled, payloads)
+        self._inputs.store(header, values, plan.targets, stream.row, settled)
         stream.inputs_received |= 1 << header.part
 
     def _places(self, stream: Stream, header: Header) -> PartPlaces:

@@ -171,7 +171,7 @@ def receiver_settings(
         patience_s=campaign.liveness.coordinator_patience_s,
         metrics_port=addresses.metrics[f"receiver-{shard}"],
         checksums=campaign.audit.checksums,
-        ranges={n: s.range for n, s in campaign.step_fields.items() if s.range is not None},
+        ranges={n: s.range for n, s in campaign.fields.items() if s.range is not None},
         check=campaign.admission.check,
         journal=str(run.root / f"admissions-{shard}.bin") if campaign.audit.checksums else None,
         keeper=campaign.kept != "none",

@@ -68,6 +68,24 @@ def test_a_value_outside_its_range_is_refused_with_the_numbers(tmp_path: Path) -
     assert not shard.ledger.admitted(1, 0)
 
 
+def test_an_input_field_outside_its_range_is_refused(tmp_path: Path) -> None:
+    box = {"u": ((4,), "float32")}
+    slab = Slab.create(tmp_path, SlabSpec(8, 1, 1, 0, box, {"k": ((4,), "float32")}, 8, 1))
+    reservoir = Reservoir("reservoir", slab.drawn, np.random.default_rng(0))
+    physics = Physics({"k": (0.0, 1.0)}, inputs=["k"])
+    assert not physics.demands  # of steps: they may still come in bunches
+    ledger = Ledger(tmp_path / "ledger")
+    shard = Shard(slab, ledger, reservoir, ["u", "k"], 10, physics=physics)
+    target = read_target("u", (4,), np.array([0, 1, 4, 0, 4], dtype="<i8").tobytes())
+    stream = shard.open(Header(Kind.OPEN, 0, 1, 1, geometry=1), b"", b"peer")
+    shard.plan(stream, 0, Plan({0: target, 1: target}, b"whole"))
+    header = Header(Kind.INPUT, 0, 1, 1, fields=(FieldEntry(1, 1, 16),))
+    shard.receive_inputs(header, [np.array([0, 1, 0.5, 0], "f4").tobytes()])
+    with pytest.raises(Refusal, match="'k' has values from 0 to 2 in part 0; the camp") as caught:
+        shard.receive_inputs(header, [np.array([0, 1, 2, 0], "f4").tobytes()])
+    assert caught.value.kind == "range"
+
+
 def test_the_check_sees_every_whole_step_with_its_time_and_parameters(tmp_path: Path) -> None:
     seen: list[Any] = []
 
