@@ -630,17 +630,17 @@ def test_thousands_of_random_messages_hurt_nobody(door: Door) -> None:
     bystander.begin(simulation, simulation)
     before = door.counter("malformed") + door.counter("foreign")
     golden = [path.read_bytes() for path in sorted(GOLDEN.glob("*.0.bin"))]
-    noisy, loud = [door.peer() for _ in range(4)], door.peer()
+    noisy, loud = [door.peer() for _ in range(4)], [door.peer()]
     for peer in noisy:
         peer.hello()
         peer.plan()
     for i in range(4000):
         roll = random_.random()
         if i % 20 == 0:  # after the first of its messages nothing is read
-            loud = door.peer()
-            loud.hello()
-            loud.plan()
-        peer = random_.choice([*noisy, loud]) if roll >= 0.6 else loud
+            loud.append(door.peer())
+            loud[-1].hello()
+            loud[-1].plan()
+        peer = loud[-1] if roll < 0.6 else random_.choice([*noisy, loud[-1]])
         if roll < 0.2:
             head = rng.bytes(random_.randrange(0, 300))
         elif roll < 0.4:
