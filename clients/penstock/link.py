@@ -1,7 +1,8 @@
 """The connection of a solver to a campaign, one object on every MPI rank; users begin here.
 
 Its parts: the Source of simulations, the solver's Ranks, and a Sender for each shard, to which
-every rank sends its part of the fields straight away. Without a server's address it runs alone.
+every rank sends its part of the fields straight away, or rank 0 those of all (Gathering). Without a
+server's address it runs alone.
 """
 
 from __future__ import annotations
@@ -18,38 +19,58 @@ import zmq
 
 from penstock.arena import Arena, make_arena
 from penstock.buffers import Buffers
-from penstock.errors import LayoutError
+from penstock.errors import LayoutError, PenstockError
+from penstock.gathered import GatheredSimulation
+from penstock.gathering import Gathering
 from penstock.keys import ClientKeys
 from penstock.layout import FieldSpec, Owned, Share, share, whole
+from penstock.plans import Plans
 from penstock.ranks import Ranks
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.simulation import Assignment, Simulation
 from penstock.source import PATIENCE_S, Alone, Coordinator, Source
-from penstock.wire import FieldEntry, Header, Kind, dtype_code
+from penstock.wire import Header, Kind
 
 BUNCHES_IN_WINDOW = 16
 ARENA_WINDOWS = 4  # so that steps larger than the window fit in as well; unused pages are not there
 
 
-def connect(comm: Any = None, *, parameters: Mapping[str, float] | None = None) -> Link:
+def connect(
+    comm: Any = None,
+    *,
+    parameters: Mapping[str, float] | None = None,
+    gather: str | None = None,
+) -> Link:
     """Connects this MPI rank to the campaign that started the program.
 
     comm: an mpi4py communicator, or None for a serial program. parameters: what a stand-alone run
-    (no PENSTOCK_COORDINATOR in the environment) simulates. Raises ConnectionLost when the
-    coordinator does not answer, KeyRefused when it does not let the program in, KeyFileError for
-    PENSTOCK_KEYS, PenstockError for a parallel program without a communicator.
+    (no PENSTOCK_COORDINATOR in the environment) simulates. gather: None, every rank sends its own
+    part, or "root", rank 0 sends those of all, which is for many ranks with small fields. Raises
+    ConnectionLost when the coordinator does not answer, KeyRefused when it does not let the program
+    in, KeyFileError for PENSTOCK_KEYS, PenstockError for a parallel program without a communicator
+    and for another `gather`.
     """
-    return Link(comm, os.environ.get("PENSTOCK_COORDINATOR"), parameters)
+    if gather not in (None, "root"):
+        raise PenstockError(
+            f"penstock.connect() was given gather={gather!r}; there are None (every rank sends its "
+            'own part) and "root" (rank 0 sends the parts of all ranks).'
+        )
+    return Link(comm, os.environ.get("PENSTOCK_COORDINATOR"), parameters, gather == "root")
 
 
 class Link:
     """Hands out simulations and carries their steps; use it as a context manager."""
 
     def __init__(
-        self, comm: Any, address: str | None, parameters: Mapping[str, float] | None = None
+        self,
+        comm: Any,
+        address: str | None,
+        parameters: Mapping[str, float] | None = None,
+        gathered: bool = False,
     ) -> None:
-        self._ranks = Ranks(comm, self._flow)
+        self._ranks = Ranks(comm, self._flow, gathered and bool(address))
+        self._gathering = Gathering(self._ranks, self) if self._ranks.gathered else None
         self.anywhere = self._ranks.anywhere
         self._keys = ClientKeys.from_environment() if address else None
         self._context = zmq.Context()
@@ -64,13 +85,13 @@ class Link:
         self._current: Simulation | None = None
         self._senders: dict[str, Sender] = {}
         self._shares: dict[str, Share] = {}
-        self._plan = 0
-        self._plan_payload: tuple[Header, list[np.ndarray]] | None = None
-        self._planned: set[str] = set()  # shards that know the present plan
+        self._plans = Plans()
         self._arena: Arena | None = None
         self._shipments: dict[str, Shipment] = {}
         self._learned: set[str] = set()  # of "step" and "input", what has been sent
         try:
+            if not self._alone:
+                self._ranks.agree()
             body = self._source.hello()
         except BaseException:
             self._shut()  # an open socket would keep the program from ending
@@ -82,7 +103,7 @@ class Link:
         # Several of them must be under way to a shard, or it waits for the next one.
         most = self._window_bytes // BUNCHES_IN_WINDOW
         self.bunch_bytes = min(int(stream.get("bunch_bytes", 0)), most)
-        lends = bool(stream.get("shared_memory", False))
+        lends = bool(stream.get("shared_memory", False)) and self._ranks.sends
         self._arena = make_arena(ARENA_WINDOWS * self._window_bytes) if lends else None
         self.buffers = Buffers(self._arena)
         self._undeclared = bool(stream.get("undeclared", False))  # no campaign file names fields
@@ -96,10 +117,11 @@ class Link:
     # -- what a solver calls ---------------------------------------------------------------------
 
     def layout(self, field: str, *, global_shape: tuple[int, ...], owned: Owned) -> None:
-        """Says which part of a field this rank owns; before the first simulation.
+        """Says which part of a field this rank owns; before or between simulations.
 
-        owned: one slice an axis, or flat indices (int64) into the global field in C order.
-        Raises LayoutError when the shape is not the campaign's.
+        owned: one slice an axis, or flat indices (int64) into the global field in C order. Raises
+        LayoutError when the shape is not the campaign's, and once something of a simulation has
+        been sent, until its end.
         """
         if self._undeclared and field not in self.specs:  # its role shows when it is sent
             self._declare(self._unknown(field, tuple(int(n) for n in global_shape), role=""))
@@ -112,8 +134,14 @@ class Link:
                 f"The layout of {field!r} has the global shape {tuple(global_shape)}; the campaign "
                 f"declares {spec.shape}. Correct [fields.{field}] or the solver's size."
             )
-        if self._current is not None:
-            self._current.lay_out_anew()
+        running = self._current
+        if running is not None and running.outcome is None:
+            if running.opened and not self._undeclared:
+                raise LayoutError(
+                    f"The layout of {field!r} cannot change during simulation {running.id}: call "
+                    "link.layout between simulations."
+                )
+            running.lay_out_anew()
         self._shares[field] = share(spec, owned)
         self._forget_layout()
 
@@ -132,7 +160,11 @@ class Link:
         body = self._source.next()
         if body is None:
             return None
-        self._current = Simulation(Assignment.from_dict(body), self)
+        assignment = Assignment.from_dict(body)
+        if self._gathering is None:
+            self._current = Simulation(assignment, self)
+        else:
+            self._current = GatheredSimulation(assignment, self, self._ranks, self._gathering)
         return self._current
 
     def close(self) -> None:
@@ -164,9 +196,12 @@ class Link:
         if self._undeclared:
             self.learn(fields, when)
         if when not in self._shipments:
-            specs = [s for s in self.specs.values() if (s.role == "input") == (when == "input")]
-            self._shipments[when] = Shipment(when, specs, self.shares())
+            self._shipments[when] = Shipment(when, self.fields_of(when), self.shares())
         return self._shipments[when]
+
+    def fields_of(self, when: str) -> list[FieldSpec]:
+        """The fields of a step, or the input fields, in the campaign's order."""
+        return [s for s in self.specs.values() if (s.role == "input") == (when == "input")]
 
     def step_shipment(self) -> Shipment | None:
         """How it ships the fields of a step; None while nobody has said which there are."""
@@ -223,17 +258,19 @@ class Link:
         return [self._senders[shard] for shard in shards]
 
     def tell_plan(self, senders: list[Sender]) -> None:
-        """Announces this rank's layout of all fields where it is not known yet."""
-        if self._plan_payload is None:
-            self._plan += 1
-            self._plan_payload = self._encode_plan()
-            self._planned.clear()
+        """Announces the layout of all fields where it is not known yet."""
+        if not self._plans.up_to_date:
+            shares = self.shares() if self._gathering is None else self._gathering.shares
+            self._plans.renew(self._identity(), self.specs.values(), shares)
+            if self._current is None or not self._current.opened:
+                self._plans.withdraw()
             if self._undeclared:
                 self._source.declare({s.name: _declaration(s) for s in self.specs.values()})
-        for sender in senders:
-            if sender.shard not in self._planned:
-                self._planned.add(sender.shard)
-                sender.announce(("plan", self._plan), *self._plan_payload)
+        self._plans.tell(senders)
+
+    def forget_plan(self) -> None:
+        """The layout is another one than the shards know."""
+        self._plans.forget()
 
     def header(self, kind: Kind, assignment: Assignment) -> Header:
         """A header with what all messages of this simulation and rank have in common."""
@@ -242,9 +279,9 @@ class Link:
             self._campaign,
             assignment.simulation,
             assignment.lease,
-            part=self._ranks.rank,
-            n_parts=self._ranks.size,
-            plan=self._plan,
+            part=self._ranks.part,
+            n_parts=self._ranks.n_parts,
+            plan=self._plans.number,
         )
 
     def finished(self, simulation: Simulation) -> None:
@@ -274,6 +311,7 @@ class Link:
         if self._current is not None:
             self._current.end()
             self._current.release()
+            self._plans.withdraw()
             self._ranks.forget()
             self._current = None
 
@@ -282,7 +320,7 @@ class Link:
         reason = f"{type(error).__name__}: {error}"
         try:
             if self._current is not None:
-                self._current.fail(reason)
+                self._current.abandon(reason)
             self._source.fail()
         except Exception as problem:  # the first error is the one to be seen
             print(f"penstock: the failure could not be reported: {problem}", flush=True)
@@ -313,28 +351,18 @@ class Link:
         self._forget_layout()
 
     def _forget_layout(self) -> None:
-        self._plan_payload = None
         self._shipments.clear()
+        if self._gathering is None:
+            self.forget_plan()
+        else:
+            self._gathering.forget()
 
     def _unknown(self, field: str, shape: tuple[int, ...], role: str) -> FieldSpec:
         return FieldSpec(field, len(self.specs), shape, np.dtype("float64"), role)
 
     def _identity(self) -> Header:
-        return Header(Kind.HELLO, self._campaign, part=self._ranks.rank, n_parts=self._ranks.size)
-
-    def _encode_plan(self) -> tuple[Header, list[np.ndarray]]:
-        shares = self.shares()
-        specs = list(self.specs.values())
-        payloads = [shares[spec.name].plan for spec in specs]
-        entries = tuple(
-            FieldEntry(s.index, dtype_code(p.dtype), p.nbytes) for s, p in zip(specs, payloads)
-        )
-        base = self._identity()
-        header = Header(
-            Kind.PLAN, base.campaign, part=base.part, n_parts=base.n_parts, plan=self._plan,
-            fields=entries,
-        )  # fmt: skip
-        return header, payloads
+        ranks = self._ranks
+        return Header(Kind.HELLO, self._campaign, part=ranks.part, n_parts=ranks.n_parts)
 
 
 def _declaration(spec: FieldSpec) -> dict[str, Any]:

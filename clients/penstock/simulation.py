@@ -133,6 +133,11 @@ class Simulation:
         return bool(self._cancelled)
 
     @property
+    def opened(self) -> bool:
+        """Whether the shards know of it, and of its layout."""
+        return self._opened
+
+    @property
     def refusal(self) -> str | None:
         """The reason for which a shard refused this simulation on this rank, if one did."""
         for sender in self._senders:
@@ -242,15 +247,22 @@ class Simulation:
                 sender.post(self._header(Kind.FAIL), [])
             self._outlet.finished(self)
 
+    def abandon(self, reason: str) -> None:
+        """Called when the program goes down: as `fail`, and waits for no other rank."""
+        self.fail(reason)
+
     def __enter__(self) -> Simulation:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         if error is None:
             self.end()
-            return False
-        self.fail(f"{type(error).__name__}: {error}")
-        return isinstance(error, Exception)
+        elif isinstance(error, Exception):
+            self.fail(f"{type(error).__name__}: {error}")
+            return True
+        else:
+            self.abandon(f"{type(error).__name__}: {error}")
+        return False
 
     def _check_running(self) -> None:
         if self.outcome is not None:
@@ -350,7 +362,7 @@ class Simulation:
         return header._replace(geometry=len(self._senders), flags=role)
 
     def lay_out_anew(self) -> None:
-        """Called by the link: what is kept back leaves under the layout that it came in."""
+        """Called before the layout changes: what is kept back leaves under the one it came in."""
         self._flush()
         self._until = 0
 

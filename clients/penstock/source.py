@@ -57,7 +57,7 @@ class Coordinator:
             "agent": os.environ.get("PENSTOCK_AGENT"),
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "parts": self._ranks.size,
+            "parts": self._ranks.n_parts,
             "client": "python",
         }
         return self._ranks.together(lambda: self._ask_until("hello", **about))

@@ -37,12 +37,10 @@ class Desk:
             return self._blame(f"A request came that is no JSON object with a number: {error}.")
         if request.get("from") != f"worker/{self._worker}":
             self._blame(f"A request is from {request.get('from')!r}.")
-        if number == self._last[0] and frame != self._last[1]:
-            self._blame(f"The request {number} was repeated with other words.")
-        if number < self._last[0]:
-            self._blame(f"The request {number} came after {self._last[0]}.")
-        self._copies = self._copies + 1 if number == self._last[0] else 0
-        self._last = (number, frame)
+        if request.get("kind") == "fail":  # the last word of any part, by its own numbers
+            self._copies = faults.deaf
+        else:
+            self._count(number, frame)
         if self._copies < faults.deaf:
             return []
         answer = self._answer(request)
@@ -55,6 +53,14 @@ class Desk:
             return [right]
         wrong = json.dumps({"kind": "over", "request": number - 1}).encode()
         return [b"\xff{", wrong, b'["request"]', json.dumps({"kind": "over"}).encode(), right]
+
+    def _count(self, number: int, frame: bytes) -> None:
+        if number == self._last[0] and frame != self._last[1]:
+            self._blame(f"The request {number} was repeated with other words.")
+        if number < self._last[0]:
+            self._blame(f"The request {number} came after {self._last[0]}.")
+        self._copies = self._copies + 1 if number == self._last[0] else 0
+        self._last = (number, frame)
 
     def _blame(self, problem: str) -> list[bytes]:
         self.problems.append(problem)

@@ -267,6 +267,15 @@ SCENARIOS = [
         [short(0, 3)], fields("uvw", u={"shape": [4, 7]}), exit_code=3, stderr="(4, 7)",
     ),
     Scenario(
+        "layout-between", "a layout before the first step of a simulation holds from then on",
+        [short(0, 3), short(1, 3, lay_at=0.0), short(2, 3)], fields("u"), shards=2,
+        faults=Faults(forget=frozenset({9})), greetings=None,
+    ),
+    Scenario(
+        "layout-during", "a layout in the middle of a simulation ends the program",
+        [short(0, 6, lay_at=3.0)], fields(), exit_code=3, stderr="during simulation 0",
+    ),
+    Scenario(
         "undeclared", "without a campaign file the program declares its fields",
         [short(0, 3), short(1, 2)], fields(), undeclared=True,
     ),

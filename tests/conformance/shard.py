@@ -32,7 +32,7 @@ class Connection:
     expected: int = 0
     acknowledged: int = 0
     plans: dict[int, list[np.ndarray]] = field(default_factory=dict)
-    opened: set[int] = field(default_factory=set)
+    opened: dict[int, int] = field(default_factory=dict)  # lease -> plan that its OPEN named
     fed: set[int] = field(default_factory=set)  # leases whose INPUT came
     pending: list[tuple[int, Any]] = field(default_factory=list)  # received, not acknowledged
     pending_bytes: int = 0
@@ -315,7 +315,7 @@ class Shard:
         else:
             plans = connection.plans[header.plan]
             self.used_plans[header.lease, connection.part] = plans
-        connection.opened.add(header.lease)
+        connection.opened[header.lease] = header.plan
         self._granting.opened.setdefault(header.lease, set()).add(connection.part)
 
     def _last(self, part: Part, header: Header) -> Callable[[], None] | None:
@@ -380,6 +380,8 @@ class Shard:
             return None
         if header.plan not in connection.plans:
             self._blame(f"{header.kind.name} names plan {header.plan}, which was not announced.")
+        elif not self._scenario.undeclared and header.plan != connection.opened.get(lease):
+            self._blame(f"{header.kind.name} names another plan than the OPEN of lease {lease}.")
         if inputs:
             connection.fed.add(lease)
             if self.inputs.setdefault((lease, part.number), payloads) != payloads:

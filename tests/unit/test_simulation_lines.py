@@ -250,7 +250,7 @@ def test_a_line_whose_turn_is_over_is_neither_late_nor_old(clock: Clock) -> None
     assert sum(len(shard.messages) for shard in outlet.shards) < 6000 / 40
 
 
-def test_what_is_kept_back_leaves_under_the_layout_that_it_came_in(clock: Clock) -> None:
+def test_where_fields_are_learned_what_is_kept_back_leaves_under_its_layout(clock: Clock) -> None:
     outlet = Outlet(1, segment_steps=50)
     sim = Simulation(Assignment(), outlet)  # type: ignore[arg-type]
     for step in range(6):

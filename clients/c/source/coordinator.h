@@ -199,6 +199,9 @@ static penstock_code link_tell_plan(penstock_link *link, sender *to) {
         if (link->undeclared) code = coordinator_declare(link);
     }
     if (code != PENSTOCK_OK || to->planned == link->plan) return code;
+    /* What was said under the plan before may have to be said again, but by no simulation to come. */
+    if (to->planned && !(link->current && simulation_is_open(link->current)))
+        sender_withdraw(to, ANNOUNCED_PLAN, to->planned);
     to->planned = link->plan;
     return sender_announce(to, ANNOUNCED_PLAN, link->plan, link_plan(link));
 }

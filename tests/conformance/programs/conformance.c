@@ -32,18 +32,22 @@ static double given(penstock_simulation *sim, const char *name, double otherwise
     return value;
 }
 
+static penstock_code lay_out_u(penstock_link *link, work *work) {
+    const int64_t shape[] = {4, 6}, start[] = {4 * rank / size, 0};
+    const int64_t extent[] = {4 * (rank + 1) / size - start[0], 6};
+    work->u_first = start[0], work->u_rows = extent[0];
+    return has(work, 'u') ? penstock_layout_box(link, "u", 2, shape, start, extent) : PENSTOCK_OK;
+}
+
 static penstock_code lay_out(penstock_link *link, work *work) {
-    const int64_t u_shape[] = {4, 6}, x_shape[] = {64, 256}, v_shape[] = {5};
-    const int64_t u_start[] = {4 * rank / size, 0}, x_start[] = {64 * rank / size, 0};
-    const int64_t u_extent[] = {4 * (rank + 1) / size - u_start[0], 6};
+    const int64_t x_shape[] = {64, 256}, v_shape[] = {5};
+    const int64_t x_start[] = {64 * rank / size, 0};
     const int64_t x_extent[] = {64 * (rank + 1) / size - x_start[0], 256};
-    penstock_code code = PENSTOCK_OK;
+    penstock_code code = lay_out_u(link, work);
     int64_t i;
     for (i = 4; i >= 0; i--)
         if (rank == (i % 4 ? 0 : size - 1)) work->mine[work->n_mine++] = i;
-    work->u_first = u_start[0], work->u_rows = u_extent[0];
     work->x_first = x_start[0], work->x_rows = x_extent[0];
-    if (has(work, 'u')) code = penstock_layout_box(link, "u", 2, u_shape, u_start, u_extent);
     if (!code && has(work, 'v'))
         code = penstock_layout_indices(link, "v", 1, v_shape, work->mine, work->n_mine);
     if (!code && has(work, 'w'))
@@ -84,7 +88,7 @@ static penstock_code send_step(penstock_simulation *sim, work *work, int k) {
     return penstock_send(sim, given(sim, "timed", 1) != 0 ? k / 100.0 : PENSTOCK_NO_TIME, fields, n);
 }
 
-static penstock_code simulate(penstock_simulation *sim, work *work) {
+static penstock_code simulate(penstock_link *link, penstock_simulation *sim, work *work) {
     const double pause_s = given(sim, "pause_s", 0);
     const struct timespec pause = {(time_t)pause_s, (long)(1e9 * (pause_s - (int)pause_s))};
     penstock_code code = has(work, 'v') ? send_inputs(sim, work) : PENSTOCK_OK;
@@ -95,7 +99,8 @@ static penstock_code simulate(penstock_simulation *sim, work *work) {
             snprintf(reason, sizeof reason, "asked to fail at step %d", k);
             return penstock_fail(sim, reason);
         }
-        code = send_step(sim, work, k);
+        if (k == (int)given(sim, "lay_at", -1)) code = lay_out_u(link, work);
+        if (!code) code = send_step(sim, work, k);
         nanosleep(&pause, NULL);
         if (!code && penstock_cancelled(sim)) break;
     }
@@ -105,7 +110,7 @@ static penstock_code simulate(penstock_simulation *sim, work *work) {
 static penstock_code campaign(penstock_link *link, work *work) {
     penstock_simulation *sim;
     penstock_code code = lay_out(link, work);
-    while (!code && !(code = penstock_next(link, &sim))) code = simulate(sim, work);
+    while (!code && !(code = penstock_next(link, &sim))) code = simulate(link, sim, work);
     return code == PENSTOCK_OVER ? penstock_close(link) : code;
 }
 

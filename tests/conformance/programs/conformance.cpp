@@ -54,10 +54,11 @@ struct Program {
         return values;
     }
 
-    void solve(penstock::Simulation &sim) const {
+    void solve(penstock::Link &link, penstock::Simulation &sim) const {
         const double a = sim.parameter("a", 0), b = sim.parameter("b", 0);
         const auto steps = static_cast<int>(sim.parameter("steps", 42));
         const auto fail_at = static_cast<int>(sim.parameter("fail_at", -1));
+        const auto lay_at = static_cast<int>(sim.parameter("lay_at", -1));
         const bool timed = sim.parameter("timed", 1) != 0;
         const std::chrono::duration<double> pause(sim.parameter("pause_s", 0));
         const auto remainder = static_cast<double>(sim.seed() % 64);
@@ -67,6 +68,7 @@ struct Program {
                 sim.fail("asked to fail at step " + std::to_string(k));
                 return;
             }
+            if (k == lay_at) u.lay_out(link, "u");
             std::vector<double> us(u.size());
             u.plus(a + 1000.0 * k + remainder / 64, us.data());
             const auto ws = halves(k % 2 ? -b : b);
@@ -91,7 +93,7 @@ struct Program {
             if (has('v')) link.layout("v", {5}, mine);
             if (has('w')) link.layout("w", {5}, mine);
             if (has('x')) x.lay_out(link, "x");
-            for (auto &sim : link.simulations()) solve(sim);
+            for (auto &sim : link.simulations()) solve(link, sim);
         });
     }
 };

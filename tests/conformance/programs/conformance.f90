@@ -50,12 +50,13 @@ contains
     real(real64), allocatable, target :: u(:, :), v(:), w(:)
     real(real64), pointer :: values(:), x(:, :)
     real(real64) :: a, b
-    integer :: k, steps, fail_at, pause_us, remainder, ignored
+    integer :: k, steps, fail_at, lay_at, pause_us, remainder, ignored
 
     a = sim%parameter("a", 0.0_real64)
     b = sim%parameter("b", 0.0_real64)
     steps = nint(sim%parameter("steps", 42.0_real64))
     fail_at = nint(sim%parameter("fail_at", -1.0_real64))
+    lay_at = nint(sim%parameter("lay_at", -1.0_real64))
     pause_us = nint(1e6 * sim%parameter("pause_s", 0.0_real64))
     remainder = int(mod(sim%seed(), 64_int64))
     if (has("v")) then
@@ -68,6 +69,7 @@ contains
         call sim%fail("asked to fail at step " // decimal(k))
         return
       end if
+      if (k == lay_at) call link%layout("u", [6, 4], [1, first(4)], [6, lines(4)])
       u = a + 1000 * k + grid(6, 4) + remainder / 64.0_real64
       call sim%add("u", u)
       if (has("w")) then

@@ -10,7 +10,8 @@ import numpy as np
 
 import penstock
 
-DEFAULTS = {"steps": 42.0, "fail_at": -1.0, "timed": 1.0, "pause_s": 0.0, "a": 0.0, "b": 0.0}
+DEFAULTS = {"steps": 42.0, "fail_at": -1.0, "lay_at": -1.0, "timed": 1.0, "pause_s": 0.0, "a": 0.0,
+            "b": 0.0}  # fmt: skip
 
 
 def communicator() -> Any:
@@ -45,6 +46,8 @@ def main() -> None:
                 if k == p["fail_at"]:
                     sim.fail(f"asked to fail at step {k}")
                     break
+                if k == p["lay_at"]:
+                    link.layout("u", global_shape=(4, 6), owned=(rows(4), slice(None)))
                 step = {"u": p["a"] + 1000.0 * k + u + (sim.seed % 64) / 64}
                 if "w" in fields:
                     step["w"] = (-1.0) ** k * p["b"] * 2.0**-mine
