@@ -59,6 +59,7 @@ class Coordinator:
             "host": socket.gethostname(),
             "parts": self._ranks.n_parts,
             "client": "python",
+            **({"ranks": self._ranks.size} if self._ranks.gathered else {}),
         }
         return self._ranks.together(lambda: self._ask_until("hello", **about))
 

@@ -40,7 +40,7 @@ class Desk:
         self.greeted_s: float | None = None
         self.started_s: float | None = None
         self.over_s: float | None = None  # the worker was told so
-        self.n_parts = 0
+        self.n_ranks = 0
         self.exit_code: int | None = None
         self.stderr_tail = ""
         self.starts = 0
@@ -60,7 +60,7 @@ class Desk:
         kind = request.get("kind")
         if kind == "hello":
             self.greeted_s = self.greeted_s if self.greeted_s is not None else now
-            self.n_parts = int(request.get("parts", 1))
+            self.n_ranks = int(request.get("ranks", request.get("parts", 1)))
             return {"kind": "welcome", **self._welcome}
         if kind == "fields":
             self._counts.declare(request["fields"])

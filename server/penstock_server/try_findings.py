@@ -60,9 +60,9 @@ def findings(trial: Trial, campaign: Campaign | None) -> list[str]:
             found.append(f"{which}: the time t does not grow from step to step.")
         if campaign is not None and sim.n_steps is not None and sim.outcome == "ended":
             found += _steps_differ(sim, campaign)
-    if desk.n_parts > 1 and campaign is not None and campaign.solver.mpi_ranks != desk.n_parts:
+    if desk.n_ranks > 1 and campaign is not None and campaign.solver.mpi_ranks != desk.n_ranks:
         found.append(
-            f"The program ran on {desk.n_parts} MPI ranks, the campaign says mpi_ranks = "
+            f"The program ran on {desk.n_ranks} MPI ranks, the campaign says mpi_ranks = "
             f"{campaign.solver.mpi_ranks}."
         )
     return list(dict.fromkeys(found))

@@ -61,7 +61,7 @@ def _program(trial: Trial) -> Iterator[str]:
         yield f"  it never asked for a simulation; ran {duration(trial.seconds)}"
         return
     yield (
-        f"  {desk.n_parts} MPI rank(s); first simulation asked for after "
+        f"  {desk.n_ranks} MPI rank(s); first simulation asked for after "
         f"{duration(desk.greeted_s - desk.started_s)}; ran {duration(trial.seconds)}"
     )
     whole = counts.whole
@@ -101,7 +101,7 @@ def _times(trial: Trial, steps: list[float]) -> Iterator[str]:
     )
     firsts = [s.done_s[0] - s.assigned_s for s in counts.simulations.values() if s.done_s]
     yield f"  the first step of a simulation comes after {duration(statistics.median(firsts))}"
-    if trial.desk.n_parts > 1:
+    if trial.desk.n_ranks > 1:
         spreads = [spread for s in counts.simulations.values() for spread in s.spread_s]
         yield f"  the ranks send a step within {duration(statistics.median(spreads))} (median)"
     if whole:
@@ -151,7 +151,7 @@ def _workers(
         f"{number(wanted)}"
     )
     cores = len(os.sched_getaffinity(0))
-    processes = n * trial.desk.n_parts
+    processes = n * trial.desk.n_ranks
     room = "" if processes <= cores else f"; this machine has {cores}"
     yield f"  {n} worker(s) keep it busy: {processes} processes, a core each{room}"
 
@@ -162,7 +162,7 @@ def proposal(trial: Trial) -> list[str]:
     lengths = {sim.n_steps for sim in counts.whole if sim.n_steps}
     command = without_mpirun(trial.command)
     quoted = ", ".join('"' + a.replace("\\", "\\\\").replace('"', '\\"') + '"' for a in command)
-    lines = ["[solver]", f"command = [{quoted}]", f"mpi_ranks = {max(1, trial.desk.n_parts)}"]
+    lines = ["[solver]", f"command = [{quoted}]", f"mpi_ranks = {max(1, trial.desk.n_ranks)}"]
     if len(lengths) == 1:
         lines.append(f"steps = {lengths.pop()}")
     else:

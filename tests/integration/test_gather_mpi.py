@@ -142,7 +142,7 @@ def test_any_partition_arrives_from_one_part(stage: Stage, ranks: int) -> None:
     assert done.returncode == 0, done.stderr
     stage.delivered(0, 1, 2, 3)
     (hello,) = [r for r in stage.coordinator.requests if r["kind"] == "hello"]
-    assert hello["parts"] == 1
+    assert (hello["parts"], hello.get("ranks", 1)) == (1, ranks)
     slab = Slab.attach(Path(stage.receiver.settings.folder))
     found = {}
     for slot in np.flatnonzero(slab.descriptor["state"] == COMMITTED):
@@ -185,3 +185,5 @@ def test_ranks_without_a_campaign_learn_their_fields_together(tmp_path: Path) ->
     assert "k: 8, float64, 64 B, input, once a simulation; values from 0 to 7" in text
     assert "u: 8 x 6, float64, 384 B, every step; values from 0 to 1003" in text
     assert "every value comes from one rank" in text
+    assert "  2 MPI rank(s); first simulation" in text
+    assert "mpi_ranks = 2" in text

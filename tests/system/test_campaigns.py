@@ -67,6 +67,23 @@ def check_seconds(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_a_trainer_that_waits_is_told_how_many_workers_it_could_use(
+    tmp_path: Path, start: Started
+) -> None:
+    run = start(write_campaign(tmp_path, "--delay-ms", "25", simulations=40, workers=1))
+    assert run.finish() == 0, run.output
+    said = re.fullmatch(
+        r"Training waited (\d+) % of the time, because 1 worker produces (\d+|less than 1) % of "
+        r"what it can use; (\d+) would do.*",
+        run.summary["advice"],
+    )
+    assert said, run.summary["advice"]
+    assert int(said[1]) > 50
+    assert int(said[3]) > 1
+    assert run.summary["advice"] in " ".join(re.sub("[│\n]", " ", run.output).split())
+
+
+@pytest.mark.slow
 def test_a_worker_and_a_rank_killed_once_each_lose_nothing(tmp_path: Path, start: Started) -> None:
     campaign = write_campaign(tmp_path, "--delay-ms", "5", simulations=60)
     run = start(campaign)

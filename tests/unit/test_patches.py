@@ -24,6 +24,8 @@ from penstock_surrogates.problem import Field, Problem
 pytestmark = pytest.mark.timeout(60)
 GRID, EXTENTS = (5, 7), (2, 3)
 SETTINGS = PatchSettings(GRID, EXTENTS, ("u", "v", "k"), seed=4, rank=1)
+SPACE = PatchSettings((4, 5, 6), (2, 3, 4), ("u", "v", "k"), seed=4, rank=1)
+LARGE = PatchSettings((48, 64, 96), (16, 16, 32), ("u", "v", "k"), seed=4, rank=1)  # 1.2 MB a field
 
 
 def test_boxes_follow_from_seed_rank_and_batch_and_lie_everywhere_inside() -> None:
@@ -40,13 +42,13 @@ def test_boxes_follow_from_seed_rank_and_batch_and_lie_everywhere_inside() -> No
     assert n.min() > 130  # of 200 on average
 
 
-def make_slab(folder: Path, window: int) -> Slab:
+def make_slab(folder: Path, window: int, grid: tuple[int, ...] = GRID) -> Slab:
     fields = {
-        "u": ((*GRID,), "float32"),
-        "v": ((*GRID, 2), "float64"),
+        "u": ((*grid,), "float32"),
+        "v": ((*grid, 2), "float64"),
         "q": ((3,), "float32"),
     }
-    inputs = {"k": ((*GRID,), "float32"), "s": ((4,), "float32")}
+    inputs = {"k": ((*grid,), "float32"), "s": ((4,), "float32")}
     slab = Slab.create(folder / "slab", SlabSpec(6, 3, window, 1, fields, inputs, 6, 1))
     descriptors, rng = Descriptors(slab.descriptor), np.random.default_rng(0)
     for array in [*slab.fields.values(), *slab.inputs.values(), slab.t]:
@@ -65,8 +67,12 @@ def group(slab: Slab, samples: list[int], size: int) -> Group:
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_a_gathered_box_is_that_of_the_whole_batch(tmp_path: Path, window: int) -> None:
-    slab, patches = make_slab(tmp_path, window), Patches(SETTINGS)
+@pytest.mark.parametrize("settings", [SETTINGS, SPACE, LARGE], ids=["plane", "space", "large"])
+def test_a_gathered_box_is_that_of_the_whole_batch(
+    tmp_path: Path, window: int, settings: PatchSettings
+) -> None:
+    grid, extents = tuple(settings.grid), tuple(settings.extents)
+    slab, patches = make_slab(tmp_path, window, grid), Patches(settings)
     wanted = group(slab, [0, 5, 3, 7], 4)
     whole = Gatherer(slab).gather(Gatherer(slab).promises(wanted)[0], 8)
     own = Gatherer(slab, patches=patches)
@@ -76,13 +82,13 @@ def test_a_gathered_box_is_that_of_the_whole_batch(tmp_path: Path, window: int) 
     assert torch.equal(found.origin, torch.from_numpy(patches.origins(8, 4)))
     for batch in (found, expected):
         shapes = {name: tuple(values.shape[2:]) for name, values in batch.fields.items()}
-        assert shapes == {"u": EXTENTS, "v": (*EXTENTS, 2), "q": (3,)}
+        assert shapes == {"u": extents, "v": (*extents, 2), "q": (3,)}
     for name in ("u", "v", "q"):
         assert torch.equal(found.fields[name], expected.fields[name])
     for name in ("k", "s"):
         assert torch.equal(found.inputs[name], expected.inputs[name])
-    for i, (y, x) in enumerate(found.origin.tolist()):
-        box = (slice(y, y + 2), slice(x, x + 3))
+    for i, origin in enumerate(found.origin.tolist()):
+        box = tuple(slice(a, a + n) for a, n in zip(origin, extents))
         assert torch.equal(found.inputs["k"][i], whole.inputs["k"][i][box])
         assert torch.equal(found.fields["v"][i], whole.fields["v"][i][(slice(None), *box)])
 
