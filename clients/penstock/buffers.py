@@ -31,6 +31,10 @@ class Buffers:
         """Nobody reads the array any more; it is one that `take` gave."""
         self._free.setdefault((array.shape, array.dtype), []).append(array)
 
+    def forget(self) -> None:
+        """Other shapes are to come: what lies here free is of no use any more."""
+        self._free.clear()
+
     def _new(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         if self._arena is not None:
             found = self._arena.allocate(math.prod(shape) * dtype.itemsize)

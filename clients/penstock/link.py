@@ -142,7 +142,9 @@ class Link:
                     "link.layout between simulations."
                 )
             running.lay_out_anew()
-        self._shares[field] = share(spec, owned)
+        before, self._shares[field] = self._shares.get(field), share(spec, owned)
+        if before is not None and before.sent_shape != self._shares[field].sent_shape:
+            self.buffers.forget()  # else a program that changes it again and again would only grow
         self._forget_layout()
 
     def simulations(self) -> Iterator[Simulation]:
@@ -327,7 +329,8 @@ class Link:
         finally:
             self._closed = True
             self._shut()
-        if isinstance(error, Exception):
+        # Ranks that send their own parts may go on for a while without this one.
+        if isinstance(error, Exception) or (self._ranks.gathered and _is_failure(error)):
             self._ranks.abort(error)
 
     def _shut(self) -> None:
@@ -363,6 +366,11 @@ class Link:
     def _identity(self) -> Header:
         ranks = self._ranks
         return Header(Kind.HELLO, self._campaign, part=ranks.part, n_parts=ranks.n_parts)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether a rank that exits by it has not come to its regular end."""
+    return not (isinstance(error, SystemExit) and error.code in (None, 0))
 
 
 def _declaration(spec: FieldSpec) -> dict[str, Any]:

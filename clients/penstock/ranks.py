@@ -131,7 +131,7 @@ class Ranks:
         self._asked_s = None
         self._every, self._step_us = 1, int(1e6 * ASK_S)
 
-    def abort(self, error: Exception) -> None:
+    def abort(self, error: BaseException) -> None:
         """Ends every rank: the others wait in collectives that will never be called."""
         if self.size > 1:
             traceback.print_exception(type(error), error, error.__traceback__)

@@ -224,7 +224,7 @@ class Sender:
                 self._resynchronise()
         elif header.kind == Kind.REFUSED:
             reason = frames[1].decode("utf-8", "replace") if len(frames) > 1 else "no reason given"
-            self.refused[header.lease] = reason
+            self.refused.setdefault(header.lease, reason)  # the first says why
 
     def _acknowledged(self, sequence: int) -> None:
         while self._unacked and self._unacked[0].sequence < sequence:

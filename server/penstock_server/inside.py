@@ -14,7 +14,7 @@ from penstock_server.slab import COMMITTED, Slab
 
 EVERY_S = 2.0
 MOST_STEPS = 20_000  # looked at; of more, every second slot, or every third, and so on
-MOST_VALUES = 1 << 20  # of an input field, likewise by simulations
+MOST_VALUES = 1 << 18  # of an input field: of its rows or, where one has more, in each
 
 
 class Inside:
@@ -57,7 +57,8 @@ def contents(slab: Slab, names: Sequence[str]) -> dict[str, float]:
     rows = np.unique(slab.descriptor["row"][slots])
     for name, array in slab.inputs.items():  # (rows, *shape)
         n_seen = max(1, MOST_VALUES // max(1, array[0].size))
-        seen = array[rows[:: -(-len(rows) // n_seen)]]
+        every = max(1, -(-array[0].size // MOST_VALUES))
+        seen = array.reshape(len(array), -1)[rows[:: -(-len(rows) // n_seen)], ::every]
         found[name] = (float(seen.mean(dtype=np.float64)), float(seen.std(dtype=np.float64)))
     return {
         f"inside_{what}_{name}": value

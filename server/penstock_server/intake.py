@@ -30,9 +30,11 @@ BURST_BYTES = 1 << 24  # and so often producers hear of room, while more of them
 RESYNC_PAUSE_S = 1.0
 ZERO_COPY_BYTES = 1 << 14  # below this a copy is cheaper than pyzmq's bookkeeping
 LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
+CALL_S = 60.0  # between two answers to everyone: sending tells who is gone
+GONE_S = 60.0  # until one that is gone is forgotten: what it sent before may still be on its way
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
-MOST_PLANS = 64  # of a connection, the newest
+MOST_PLANS = 8  # of a connection, the newest
 MOST_KNOWN = 10_000  # connections that are dropped, or were asked to greet
 SAY_S = 30.0  # between two lines of the log
 _AT_ONCE = int(zmq.NOBLOCK)  # a flag that is an enum costs more to combine than a frame to send
@@ -52,6 +54,7 @@ class Peer:
     told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
     simulations: set[int] = field(default_factory=set)  # that it opened, and perhaps has no more
     loan: Loan | None = None  # its memory, if it is on this host
+    gone_s: float | None = None  # when sending to it said that nobody is there
 
 
 class Intake:
@@ -77,7 +80,7 @@ class Intake:
         self._say_at_s = 0.0
         self._plans: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()  # equal ones once
         self._dirty: set[bytes] = set()
-        self._loans_s = time.monotonic()
+        self._loans_s = self._called_s = time.monotonic()
         self._shapes = {n: s for n, (s, _) in {**shard.spec.fields, **shard.spec.inputs}.items()}
         largest = max(a.itemsize * a[0, 0].size for a in shard.slab.fields.values())
         inputs = [a.itemsize * a[0].size for a in shard.slab.inputs.values()]
@@ -111,7 +114,7 @@ class Intake:
             n_bytes += self._take(identity)
             if n_bytes > BURST_BYTES:
                 break
-        self._look_at_loans(busy)
+        self._look_at_peers(busy)
         for stream in self.shard.credit.grant():
             self._dirty.update(stream.peers)
         for stream, why in self.shard.take_dismissed():
@@ -171,11 +174,10 @@ class Intake:
             self._dirty.add(identity)
 
     def _dispatch(self, header: Header, peer: Peer) -> int:
-        if self._is_strange(header, peer):
+        strange = self._what_is_strange(header, peer)
+        if strange:
             self._discard()
-            self.counters["strange_messages"] += 1
-            why = f"This connection did not open part {header.part} of lease {header.lease}."
-            self._say_refused([peer.identity], header.simulation, header.lease, why)
+            self._refuse_stranger(header, peer, strange)
             return 0
         try:
             if header.kind == Kind.PART:
@@ -203,19 +205,23 @@ class Intake:
             self._refuse(header, peer, refusal)
             return 0
 
-    def _is_strange(self, header: Header, peer: Peer) -> bool:
-        """Whether it speaks for another part, or of a lease that another connection opened.
+    def _what_is_strange(self, header: Header, peer: Peer) -> str:
+        """Says that it speaks for another part, or of a lease that another connection opened.
 
         It harms its sender alone: what it names may be somebody else's running simulation.
         """
-        if header.kind in (Kind.OPEN, Kind.PLAN):
-            return False
         if header.part != peer.part:
-            return True
+            return f"Part {header.part} was named by a connection that greeted as {peer.part}."
         stream = self.shard.streams.get(header.simulation)
-        if stream is None or stream.lease != header.lease:
-            return False  # which `Shard.find` refuses
-        return peer.identity not in stream.peers
+        if (
+            header.kind in (Kind.OPEN, Kind.PLAN)
+            or stream is None
+            or stream.lease != header.lease  # which `Shard.find` refuses
+            or stream.refused is not None  # which they are to hear
+            or peer.identity in stream.peers
+        ):
+            return ""
+        return f"This connection did not open part {header.part} of lease {header.lease}."
 
     def _take_part(self, header: Header, peer: Peer) -> int:
         reception = self.shard.receive(header)
@@ -284,13 +290,12 @@ class Intake:
 
     def _open(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         plan = peer.plans.get(header.plan)
-        stream = self.shard.open(header, b"".join(payloads), peer.identity)
-        peer.simulations.add(stream.simulation)
         if plan is None:
             raise Refusal("layout", f"A simulation names plan {header.plan}, which did not come.")
         if isinstance(plan, Refusal):
             raise Refusal(plan.kind, plan.reason, plan.field)
-        self.shard.plan(stream, header.part, plan)
+        stream = self.shard.open(header, b"".join(payloads), peer.identity, plan)
+        peer.simulations.add(stream.simulation)
 
     def _payloads(self, copied: bool = True) -> list[Any]:
         """The frames after the header, as bytes or as they lie in ZeroMQ's memory."""
@@ -326,13 +331,20 @@ class Intake:
         self.counters["lent_bytes"] += n_bytes
         return found
 
-    def _look_at_loans(self, busy: bool) -> None:
+    def _look_at_peers(self, busy: bool) -> None:
+        """For memory whose process is gone, and for connections that are."""
         now_s = time.monotonic()
-        if now_s > self._loans_s + LOANS_S:
-            self._loans_s = now_s
-            for peer in self._peers.values():
-                if peer.loan is not None:
-                    peer.loan.look(now_s, busy)
+        if now_s <= self._loans_s + LOANS_S:
+            return
+        self._loans_s = now_s
+        for peer in list(self._peers.values()):
+            if peer.loan is not None:
+                peer.loan.look(now_s, busy)
+            if peer.gone_s is not None and now_s > peer.gone_s + GONE_S and not busy:
+                self._forget(peer)
+        if now_s > self._called_s + CALL_S:
+            self._called_s = now_s
+            self._dirty.update(self._peers)
 
     def _discard(self) -> None:
         while self.socket.getsockopt(zmq.RCVMORE):
@@ -352,7 +364,7 @@ class Intake:
 
     def _acknowledge(self, identity: bytes) -> None:
         peer = self._peers.get(identity)
-        if peer is None:
+        if peer is None or peer.gone_s is not None:
             return
         grants = []
         for stream in self._streams_of(peer):
@@ -391,6 +403,15 @@ class Intake:
 
     def _refuse(self, header: Header, peer: Peer, refusal: Refusal) -> None:
         stream = self.shard.streams.get(header.simulation)
+        if (
+            stream is not None
+            and stream.lease == header.lease
+            and stream.covered
+            and stream.refused is None
+            and peer.identity not in stream.peers
+        ):
+            self._refuse_stranger(header, peer, refusal.reason)
+            return
         if refusal.kind not in KNOWN:
             self.counters["refused_messages"] += 1
             self._note_refusal(
@@ -406,13 +427,17 @@ class Intake:
             peers |= stream.peers
         self._say_refused(peers, header.simulation, header.lease, refusal.reason)
 
+    def _refuse_stranger(self, header: Header, peer: Peer, why: str) -> None:
+        self.counters["strange_messages"] += 1
+        self._say_refused([peer.identity], header.simulation, header.lease, why)
+
     def _note_refusal(self, entry: dict[str, Any]) -> None:
         if len(self.refusals) < MOST_REFUSALS:
             self.refusals.append(entry)
 
     def _say_refused(self, peers: Iterable[bytes], simulation: int, lease: int, why: str) -> None:
         answer = bytes(wire.encode(Header(Kind.REFUSED, self._campaign, simulation, lease)))
-        for identity in list(peers):  # sending may find that one of them is gone
+        for identity in peers:
             self._send([identity, answer, why.encode()])
 
     def _send(self, frames: list[bytes]) -> None:
@@ -423,8 +448,8 @@ class Intake:
         except zmq.ZMQError as error:
             self.counters["unsendable"] += 1
             gone = self._peers.get(frames[0])
-            if error.errno == zmq.EHOSTUNREACH and gone is not None:
-                self._forget(gone)
+            if error.errno == zmq.EHOSTUNREACH and gone is not None and gone.gone_s is None:
+                gone.gone_s = time.monotonic()
 
     def _forget_lender(self, known: Peer) -> None:
         """What came from this memory over an earlier connection is sent again over the new one.

@@ -103,8 +103,13 @@ def covers(shape: tuple[int, ...], targets: list[Target]) -> str | None:
 
 def check_number(plans: Sequence[Plan]) -> int:
     """1 to 65535, by which the layouts of all parts are known again after a restart."""
-    whole = hashlib.blake2b(b"".join(plan.digest for plan in plans), digest_size=8)
-    return 1 + int.from_bytes(whole.digest(), "little") % 65535
+    return 1 + int.from_bytes(digest_of(plans), "little") % 65535
+
+
+def digest_of(plans: Sequence[Plan]) -> bytes:
+    """Of the plans of all parts, in their order."""
+    joined = b"".join(plan.digest for plan in plans)
+    return hashlib.blake2b(joined, digest_size=16).digest()
 
 
 def _box(name: str, shape: tuple[int, ...], rest: Array) -> Target:

@@ -24,6 +24,10 @@ def find(reference: str, setting: str, error: type[Exception] = ValueError) -> C
             f'{setting} = "{reference}" cannot be imported: {why}. Its module must be installed '
             "or stand in a folder of PYTHONPATH."
         ) from why
+    except Exception as why:  # a module does whatever it likes when it is imported
+        raise error(
+            f'{setting} = "{reference}" cannot be imported: {type(why).__name__}: {why}.'
+        ) from why
     if not callable(found):
         raise error(f'{setting} = "{reference}" should be a function or a class; it is {found!r}.')
     named: Callable[..., Any] = found

@@ -24,13 +24,15 @@ from penstock_server.door import Door, Refusal
 from penstock_server.ledger import Ledger
 from penstock_server.parts import PartPlaces
 from penstock_server.physics import NO_DEMANDS, Physics
-from penstock_server.plans import Plan, check_number, covers
+from penstock_server.plans import Plan, check_number, covers, digest_of
 from penstock_server.reservoir import Ids, Reservoir
 from penstock_server.slab import SNAPSHOT, Slab
 from penstock_server.slots import Slots
 from penstock_server.streams import OpenSlot, Stream
 
 Array = npt.NDArray[Any]
+
+MOST_GEOMETRIES = 10_000  # that are known to be whole
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class Shard:
         self._leases: dict[int, int] = {}
         self._dismissed: list[tuple[Stream, str]] = []
         self.slots = Slots(slab, ledger, reservoir, self.counters, checksums, journal)
-        self._covered: set[tuple[bytes, ...]] = set()  # digests of plans that are whole together
+        self._covered: set[bytes] = set()  # digests of plans that are whole together
         self._fields = parts.Fields(slab, field_order)
         self._inputs = parts.Inputs(slab, field_order)
         self._t = slab.t.reshape(-1)
@@ -95,8 +97,11 @@ class Shard:
 
     # -- streams ---------------------------------------------------------------------------------
 
-    def open(self, header: Header, parameters: bytes, peer: bytes) -> Stream:
-        """A part of a lease announces itself; a higher lease supersedes a lower one."""
+    def open(self, header: Header, parameters: bytes, peer: bytes, plan: Plan) -> Stream:
+        """A part of a lease announces itself and its layout; a higher lease supersedes a lower one.
+
+        An OPEN that is refused changes nothing of a lease whose parts have all come before.
+        """
         self._door.check_open(header, parameters)
         newest = self._leases.get(header.simulation, 0)
         if header.lease < newest:
@@ -118,7 +123,6 @@ class Shard:
                 header.simulation, header.lease, stream.n_parts, stream.position, stream.stride
             )
             self._begin(stream)
-        stream.peers.add(peer)
         theirs = (header.n_parts, header.step, stride)
         if (stream.n_parts, stream.position, stream.stride) != theirs:
             raise Refusal(
@@ -128,11 +132,13 @@ class Shard:
             )
         if stream.refused is not None:
             raise Refusal("quarantined", stream.refused)
+        self._lay_out(stream, header.part, plan)
+        stream.peers.add(peer)
+        stream.plan_numbers.setdefault(header.part, set()).add(header.plan)
         stream.values, stream.role = values, header.flags
-        stream.plan_numbers[header.part] = header.plan
         return stream
 
-    def plan(self, stream: Stream, part: int, plan: Plan) -> None:
+    def _lay_out(self, stream: Stream, part: int, plan: Plan) -> None:
         """The layout of one part; checked against the others as soon as all are known.
 
         It is that of the lease: what has come in another one already stands in its slots.
@@ -145,19 +151,25 @@ class Shard:
         stream.places.pop(part, None)
         if len(stream.plans) == stream.n_parts:
             plans = [stream.plans[p] for p in range(stream.n_parts)]
-            self._check_whole(plans)
             number = check_number(plans)
-            if stream.covered not in (0, number):
-                raise Refusal("layout", f"The parts of simulation {stream.simulation} came with "
-                              "other layouts than before the restart.")  # fmt: skip
+            try:
+                self._check_whole(plans)
+                if stream.covered not in (0, number):
+                    raise Refusal("layout", f"The parts of simulation {stream.simulation} came "
+                                  "with other layouts than before the restart.")  # fmt: skip
+            except Refusal as refusal:
+                self.refuse(stream, refusal)  # of all parts: they do not fit together
+                raise
             stream.covered = number
             self.ledger.cover(stream.simulation, number)
 
     def _check_whole(self, plans: list[Plan]) -> None:
         """Raises Refusal unless the parts cover each field exactly once; looks once a geometry."""
-        key = tuple(plan.digest for plan in plans)
+        key = digest_of(plans)
         if key in self._covered:
             return
+        if len(self._covered) >= MOST_GEOMETRIES:
+            self._covered.clear()
         for index, name in enumerate(self._names):
             why = covers(self._shape(name), [plan.targets[index] for plan in plans])
             if why is not None:
@@ -359,13 +371,13 @@ class Shard:
 
     def _plan_of(self, stream: Stream, header: Header) -> Plan:
         """The layout of a message's values: the one that its part's OPEN named."""
-        plan, number = stream.plans.get(header.part), stream.plan_numbers.get(header.part)
-        if plan is None:
+        plan, numbers = stream.plans.get(header.part), stream.plan_numbers.get(header.part)
+        if plan is None or numbers is None:
             raise Refusal("layout", f"Values came before their layout: part {header.part} of "
                           f"simulation {header.simulation}.")  # fmt: skip
-        if header.plan != number:
+        if header.plan not in numbers:
             raise Refusal("layout", f"Values came in plan {header.plan}; part {header.part} opened "
-                          f"simulation {header.simulation} with plan {number}.")  # fmt: skip
+                          f"simulation {header.simulation} with plan {min(numbers)}.")  # fmt: skip
         return plan
 
     def _compare(self, reception: Reception) -> None:

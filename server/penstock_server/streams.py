@@ -55,7 +55,7 @@ class Stream:
     reserved_ordinals: set[int] = field(default_factory=set)
     peers: set[bytes] = field(default_factory=set)
     plans: dict[int, Plan] = field(default_factory=dict)  # by part
-    plan_numbers: dict[int, int] = field(default_factory=dict)  # by part, as its OPEN named it
+    plan_numbers: dict[int, set[int]] = field(default_factory=dict)  # of it, as OPENs named it
     places: dict[int, PartPlaces] = field(default_factory=dict)  # by part, from its first step on
 
     @property

@@ -40,7 +40,12 @@ N = 12
 MOST_STEPS = 4  # of a bunch
 RENEWED = 500  # inputs on one slab
 NAMES = (b"one", b"two", b"six")
-BYSTANDER = 1 << 40  # its simulations are from here on: no change of a byte makes such a number
+BYSTANDER = 1 << 40  # its simulations are from here on
+
+
+def lease_of(simulation: int) -> int:
+    """No change of a byte makes a bystander's simulation and lease out of another one's."""
+    return (1 << 20) + simulation - BYSTANDER if simulation >= BYSTANDER else simulation
 
 
 class FalseFrame:
@@ -215,7 +220,7 @@ class DataPort:
         )[choice]  # fmt: skip
         if kind in others and script.byte() > 240:  # what somebody else is sending
             simulation = BYSTANDER + self._inputs if script.byte() & 1 else 1 + script.byte()
-        values["simulation"], values["lease"] = simulation, simulation % BYSTANDER
+        values["simulation"], values["lease"] = simulation, lease_of(simulation)
         if kind == Kind.HELLO and not script.byte() & 1:
             payloads = [self._lender.offer]
         elif kind == Kind.PLAN:
@@ -298,7 +303,8 @@ class DataPort:
     def _make_room(self, shard: Shard) -> None:
         """The lease is over, and what came is drawn and may be evicted."""
         shard.supersede(self._simulation, self._simulation)
-        shard.supersede(BYSTANDER + self._inputs, self._inputs)
+        bystander = BYSTANDER + self._inputs
+        shard.supersede(bystander, lease_of(bystander))
         samples = shard.choose(64, unseen_only=True)
         shard.reservoir.confirm(samples, self._inputs)
         shard.snapshot(self._inputs)
@@ -385,7 +391,7 @@ class Bystander:
                 FieldEntry(first + i, code, len(p)) for i, p in enumerate(payloads)
             )
         header = Header(
-            kind, CAMPAIGN, self.simulation, self.simulation % BYSTANDER, part=part,
+            kind, CAMPAIGN, self.simulation, lease_of(self.simulation), part=part,
             n_parts=len(self._peers), plan=1, sequence=self._port.expected(self._peers[part]),
             **values,
         )  # fmt: skip

@@ -297,7 +297,6 @@ def test_a_part_without_open_is_refused(door: Door) -> None:
     ("more", "why", "kind"),
     [
         ({"plan": 2}, "names plan 2, which did not come", "layout"),
-        ({"part": 1}, "Part 1 of 1 came", "layout"),
         ({"n_parts": 5}, "Part 0 of 5 came; this campaign allows 4 parts", "layout"),
         ({"n_parts": 0}, "Part 0 of 0 came", "layout"),
         ({"step": 1}, "names shard 1 of 1", "layout"),
@@ -574,6 +573,74 @@ def test_a_connection_speaks_for_its_own_part_alone(door: Door) -> None:
         peer.end(simulation, simulation, 1)
         peer.settle()
     assert not parts[1].refused
+    door.delivers(simulation)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"plan": 9}, "names plan 9, which did not come"),
+        ({"plan": 2}, "came with another layout than before"),
+        ({"flags": 7}, "names role 7"),
+        ({"step": 1, "geometry": 2}, "Parts disagree"),
+        ({"n_parts": 2}, "Parts disagree"),
+        ({"part": 1}, "Part 1 was named by a connection that greeted as 0"),
+    ],
+)
+def test_a_wrong_open_of_a_running_lease_harms_its_sender_alone(
+    door: Door, more: dict[str, int], why: str
+) -> None:
+    simulation = next(NUMBERS)
+    owner, stranger = door.peer(), door.peer()
+    owner.begin(simulation, simulation)
+    owner.step(simulation, simulation, 0)
+    stranger.hello()
+    stranger.plan()
+    stranger.plan(1, 2, *SHAPE, *range(47, -1, -1), plan=2)
+    stranger.open(simulation, simulation, **more)
+    stranger.until(lambda: simulation in stranger.refused)
+    assert why in stranger.refused[simulation]
+    owner.step(simulation, simulation, 1)
+    owner.end(simulation, simulation, 2)
+    owner.settle()
+    assert not owner.refused
+    door.delivers(simulation)
+
+
+def test_a_part_may_come_over_a_new_connection_under_another_plan_number(door: Door) -> None:
+    """Nothing of what the old connection sent is lost by it."""
+    simulation = next(NUMBERS)
+    old, new = door.peer(), door.peer()
+    old.begin(simulation, simulation)
+    new.hello()
+    new.plan(plan=5)
+    new.open(simulation, simulation, plan=5)
+    new.settle()
+    old.step(simulation, simulation, 0)
+    old.settle()
+    values = content(simulation, 1)
+    new.send(
+        Kind.PART, values.tobytes(), simulation=simulation, lease=simulation, step=1, t=0.1, plan=5,
+        fields=(FieldEntry(0, 1, values.nbytes),),
+    )  # fmt: skip
+    new.end(simulation, simulation, 2)
+    new.settle()
+    assert not old.refused
+    assert not new.refused
+    door.delivers(simulation)
+
+
+def test_what_a_part_sent_before_its_connection_ended_is_taken(door: Door) -> None:
+    """Many messages that nobody is there for any more to be answered."""
+    simulation, n = next(NUMBERS), 200
+    peer, bystander = door.peer(), door.peer()
+    bystander.begin(next(NUMBERS), 1)
+    peer.begin(simulation, simulation)
+    peer.until(lambda: peer.granted[simulation] >= n)
+    for step in range(n):
+        peer.step(simulation, simulation, step)
+    peer.end(simulation, simulation, n)
+    peer.socket.close(linger=5000)
     door.delivers(simulation)
 
 

@@ -129,8 +129,7 @@ class ReceiverThread:
 
     def _admit(self, simulation: int, n_steps: int) -> int:
         shard, header = self.shard, Header(Kind.OPEN, 0, simulation, 1, geometry=1)
-        stream = shard.open(header, b"", b"peer")
-        shard.plan(stream, 0, WHOLE)
+        stream = shard.open(header, b"", b"peer", WHOLE)
         for step in range(n_steps):
             shard.credit.grant()
             if stream.granted <= step:

@@ -195,8 +195,7 @@ class Rehearsal:
         header = self.header(part, Kind.OPEN, step=self.set.position)
         header = header._replace(geometry=self.set.stride)
         peer = b"%d.%d" % (part.lease, part.part)
-        stream = self.shard.open(header, np.float64(part.simulation).tobytes(), peer)
-        self.shard.plan(stream, part.part, part.plan)
+        self.shard.open(header, np.float64(part.simulation).tobytes(), peer, part.plan)
         if self.set.inputs:  # announced again with every OPEN
             self.send_inputs(part)
 

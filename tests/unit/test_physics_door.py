@@ -43,9 +43,8 @@ def make(folder: Path, physics: Physics) -> Shard:
     shard = Shard(slab, Ledger(folder / "ledger"), reservoir, ["u"], 10, physics=physics)
     for part, numbers in enumerate(HALVES):
         header = Header(Kind.OPEN, 0, 1, 1, part=part, n_parts=2, geometry=1)
-        stream = shard.open(header, np.array([0.5]).tobytes(), b"peer")
         target = read_target("u", (4,), np.array(numbers, dtype="<i8").tobytes())
-        shard.plan(stream, part, Plan({0: target}, bytes([part])))
+        shard.open(header, np.array([0.5]).tobytes(), b"peer", Plan({0: target}, bytes([part])))
     shard.credit.grant()
     return shard
 
@@ -77,8 +76,8 @@ def test_an_input_field_outside_its_range_is_refused(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     shard = Shard(slab, ledger, reservoir, ["u", "k"], 10, physics=physics)
     target = read_target("u", (4,), np.array([0, 1, 4, 0, 4], dtype="<i8").tobytes())
-    stream = shard.open(Header(Kind.OPEN, 0, 1, 1, geometry=1), b"", b"peer")
-    shard.plan(stream, 0, Plan({0: target, 1: target}, b"whole"))
+    plan = Plan({0: target, 1: target}, b"whole")
+    shard.open(Header(Kind.OPEN, 0, 1, 1, geometry=1), b"", b"peer", plan)
     header = Header(Kind.INPUT, 0, 1, 1, fields=(FieldEntry(1, 1, 16),))
     shard.receive_inputs(header, [np.array([0, 1, 0.5, 0], "f4").tobytes()])
     with pytest.raises(Refusal, match="'k' has values from 0 to 2 in part 0; the camp") as caught:

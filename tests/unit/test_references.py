@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,12 @@ def test_what_cannot_be_found_is_an_error_of_the_callers_kind(reference: str, wh
         find(reference, "design.sampler", DesignError)
     with pytest.raises(ValueError, match=r"^source = "):
         find(reference, "source")
+
+
+def test_a_module_that_fails_when_it_is_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_module.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="cannot be imported: RuntimeError: no licence"):
+        find("failing_module:check", "admission.check")

@@ -52,7 +52,7 @@ class Stand:
 
     def open(self, simulation: int, lease: int = 1, role: int = 0) -> None:
         header = Header(Kind.OPEN, 0, simulation, lease, geometry=1, flags=role)
-        self.shard.plan(self.shard.open(header, b"", b"peer"), 0, WHOLE)
+        self.shard.open(header, b"", b"peer", WHOLE)
 
     def send(self, simulation: int, step: int, lease: int = 1) -> None:
         values = np.full(3, 100 * simulation + step, dtype="f4")
@@ -318,7 +318,7 @@ def test_a_stream_whose_other_parts_never_came_does_not_hide_that_all_others_wai
 ) -> None:
     """Its worker hangs; until it is given up, training must not stand still."""
     stand.open(0)
-    stand.shard.open(Header(Kind.OPEN, 0, 1, 2, n_parts=2, geometry=1), b"", b"peer")
+    stand.shard.open(Header(Kind.OPEN, 0, 1, 2, n_parts=2, geometry=1), b"", b"peer", WHOLE)
     fill(stand)
     assert not stand.shard.streams[1].covered
     assert stand.granted(1) == 0
@@ -340,7 +340,7 @@ OTHERS = [
 def open_in_two(stand: Stand, plans: list[Plan]) -> None:
     for part, plan in enumerate(plans):
         header = Header(Kind.OPEN, 0, 0, 1, part=part, n_parts=2, geometry=1)
-        stand.shard.plan(stand.shard.open(header, b"", b"peer"), part, plan)
+        stand.shard.open(header, b"", b"peer", plan)
 
 
 def test_a_restarted_shard_knows_the_layouts_again(stand: Stand) -> None:

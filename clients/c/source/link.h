@@ -103,7 +103,7 @@ static penstock_code link_laid_out(penstock_link *link, const char *name, int n_
     if (link->current && !link->undeclared && simulation_is_open(link->current))
         return failed(&link->why, PENSTOCK_LAYOUT_ERROR,
                       "The layout of '%s' cannot change during simulation %lld. Say it between "
-                      "simulations, or before the first step of one.",
+                      "simulations, or before anything of one is sent.",
                       name, (long long)penstock_id(link->current));
     link->plan_made = 0;
     *found = f; /* what is kept back leaves under the layout that it came in */

@@ -48,11 +48,11 @@ static void standings_forget(standings *s, uint32_t lease) {
     *of = s->of[--s->n];
 }
 
-/* The second frame of REFUSED; 0: no memory. */
+/* The second frame of REFUSED, of which the first says why; 0: no memory. */
 static int standings_refuse(standings *s, uint32_t lease, const char *reason, size_t n) {
     standing *of = standings_make(s, lease);
     if (!of) return 0;
-    free(of->refusal);
+    if (of->refusal) return 1;
     if (!n) reason = "no reason given", n = strlen(reason);
     if (!(of->refusal = calloc(n + 1, 1))) return 0;
     memcpy(of->refusal, reason, n);
