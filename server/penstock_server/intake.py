@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,44 +16,22 @@ from penstock import wire
 from penstock.wire import Header, Kind, WireError
 from penstock_server.curve import Guard
 from penstock_server.door import Refusal, copy_finite, read_plan
-from penstock_server.loans import Loan, LoanError, LoanOver, accept
+from penstock_server.loans import LoanError, LoanOver
+from penstock_server.peers import Peer, Peers
 from penstock_server.plans import Plan
 from penstock_server.refusals import KNOWN
 from penstock_server.shard import Shard
-from penstock_server.streams import Stream
 
 Payload = bytes | memoryview
 
 BURST = 64  # messages before the other sockets get a turn
 BURST_BYTES = 1 << 24  # and so often producers hear of room, while more of them is on its way
-RESYNC_PAUSE_S = 1.0
 ZERO_COPY_BYTES = 1 << 14  # below this a copy is cheaper than pyzmq's bookkeeping
-LOANS_S = 1.0  # between two looks for borrowed memory whose process is gone
-CALL_S = 60.0  # between two answers to everyone: sending tells who is gone
-GONE_S = 60.0  # until one that is gone is forgotten: what it sent before may still be on its way
 UNNUMBERED = (Kind.HELLO, Kind.PROBE, Kind.BYE)
 MOST_REFUSALS = 10_000  # that wait for the coordinator
-MOST_PLANS = 8  # of a connection, the newest
-MOST_KNOWN = 10_000  # connections that are dropped, or were asked to greet
 SAY_S = 30.0  # between two lines of the log
 _AT_ONCE = int(zmq.NOBLOCK)  # a flag that is an enum costs more to combine than a frame to send
 _MORE = int(zmq.SNDMORE) | _AT_ONCE
-
-
-@dataclass
-class Peer:
-    """One connection: a part of a worker, with the number of its next message."""
-
-    identity: bytes
-    part: int
-    n_parts: int
-    greeting: int
-    expected: int = 0
-    plans: dict[int, Plan | Refusal] = field(default_factory=dict)
-    told: dict[int, int] = field(default_factory=dict)  # lease -> granted, as last told
-    simulations: set[int] = field(default_factory=set)  # that it opened, and perhaps has no more
-    loan: Loan | None = None  # its memory, if it is on this host
-    gone_s: float | None = None  # when sending to it said that nobody is there
 
 
 class Intake:
@@ -74,13 +51,11 @@ class Intake:
         self.refusals: list[dict[str, Any]] = []
         self.counters: Counter[str] = Counter()
         self._campaign = campaign
-        self._peers: dict[bytes, Peer] = {}
-        self._resynced: dict[bytes, float] = {}  # when it was asked to greet
-        self._dropped: dict[bytes, None] = {}  # nothing of these is read; the oldest first
+        self._peers = Peers(shard.streams)
+        self._known = self._peers.known
         self._say_at_s = 0.0
         self._plans: WeakValueDictionary[bytes, Plan] = WeakValueDictionary()  # equal ones once
         self._dirty: set[bytes] = set()
-        self._loans_s = self._called_s = time.monotonic()
         self._shapes = {n: s for n, (s, _) in {**shard.spec.fields, **shard.spec.inputs}.items()}
         largest = max(a.itemsize * a[0, 0].size for a in shard.slab.fields.values())
         inputs = [a.itemsize * a[0].size for a in shard.slab.inputs.values()]
@@ -114,7 +89,7 @@ class Intake:
             n_bytes += self._take(identity)
             if n_bytes > BURST_BYTES:
                 break
-        self._look_at_peers(busy)
+        self._dirty.update(self._peers.look(busy))
         for stream in self.shard.credit.grant():
             self._dirty.update(stream.peers)
         for stream, why in self.shard.take_dismissed():
@@ -140,7 +115,7 @@ class Intake:
             self.counters["foreign"] += 1
             self._discard()
             return 0
-        peer = self._peers.get(identity)
+        peer = self._known.get(identity)
         if peer is None or header.sequence != peer.expected or header.kind in UNNUMBERED:
             more = self._rest()
             self._take_aside(header, peer, identity, more)
@@ -152,18 +127,14 @@ class Intake:
 
     def _take_aside(self, header: Header, peer: Peer | None, identity: bytes, offer: bytes) -> None:
         """Whatever is not the next message of a known peer."""
-        if identity in self._dropped:
+        if self._peers.is_dropped(identity):
             self.counters["malformed"] += 1
         elif header.kind == Kind.HELLO:
-            known = Peer(identity, header.part, header.n_parts, header.step)
-            known.loan = accept(offer)
-            self._forget_lender(known)
-            self._peers[identity] = known
-            self._resynced.pop(identity, None)
+            self._peers.greet(identity, header, offer)
             self._dirty.add(identity)
         elif header.kind == Kind.BYE:
             if peer is not None:
-                self._forget(peer)
+                self._peers.forget(peer)
         elif peer is None or header.sequence > peer.expected:
             self._resync(identity, again=header.kind == Kind.PROBE)
         elif header.kind == Kind.PROBE:
@@ -278,15 +249,12 @@ class Intake:
 
     def _read_plan(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         """A plan that does not fit is told with the simulation that names it."""
-        peer.plans.pop(header.plan, None)
-        while len(peer.plans) >= MOST_PLANS:
-            del peer.plans[next(iter(peer.plans))]
         try:
             self._check_sizes(header, payloads)
             plan = read_plan(self.shard.names, self._shapes, header, payloads)
-            peer.plans[header.plan] = self._plans.setdefault(plan.digest, plan)
+            peer.learn(header.plan, self._plans.setdefault(plan.digest, plan))
         except Refusal as refusal:
-            peer.plans[header.plan] = refusal
+            peer.learn(header.plan, refusal)
 
     def _open(self, header: Header, peer: Peer, payloads: list[bytes]) -> None:
         plan = peer.plans.get(header.plan)
@@ -331,21 +299,6 @@ class Intake:
         self.counters["lent_bytes"] += n_bytes
         return found
 
-    def _look_at_peers(self, busy: bool) -> None:
-        """For memory whose process is gone, and for connections that are."""
-        now_s = time.monotonic()
-        if now_s <= self._loans_s + LOANS_S:
-            return
-        self._loans_s = now_s
-        for peer in list(self._peers.values()):
-            if peer.loan is not None:
-                peer.loan.look(now_s, busy)
-            if peer.gone_s is not None and now_s > peer.gone_s + GONE_S and not busy:
-                self._forget(peer)
-        if now_s > self._called_s + CALL_S:
-            self._called_s = now_s
-            self._dirty.update(self._peers)
-
     def _discard(self) -> None:
         while self.socket.getsockopt(zmq.RCVMORE):
             self.socket.recv()
@@ -363,14 +316,10 @@ class Intake:
     # -- answers ---------------------------------------------------------------------------------
 
     def _acknowledge(self, identity: bytes) -> None:
-        peer = self._peers.get(identity)
+        peer = self._known.get(identity)
         if peer is None or peer.gone_s is not None:
             return
-        grants = []
-        for stream in self._streams_of(peer):
-            if peer.told.get(stream.lease) != stream.granted:
-                grants.append((stream.lease, stream.granted))
-                peer.told[stream.lease] = stream.granted
+        grants = peer.news(self._peers.streams_of(peer))
         flags = wire.HOLD if self.shard.credit.blocked else 0
         flags |= wire.BORROWS if peer.loan is not None else 0
         header = Header(
@@ -381,23 +330,9 @@ class Intake:
             frames.append(wire.encode_grants(grants))
         self._send(frames)
 
-    def _streams_of(self, peer: Peer) -> list[Stream]:
-        found = []
-        for simulation in list(peer.simulations):
-            stream = self.shard.streams.get(simulation)
-            if stream is not None and peer.identity in stream.peers:
-                found.append(stream)
-            else:
-                peer.simulations.discard(simulation)
-        return found
-
     def _resync(self, identity: bytes, again: bool) -> None:
-        now = time.monotonic()
-        if not again and now - self._resynced.get(identity, -1e9) < RESYNC_PAUSE_S:
+        if not self._peers.may_ask(identity, again):
             return
-        if len(self._resynced) >= MOST_KNOWN:
-            del self._resynced[next(iter(self._resynced))]
-        self._resynced[identity] = now
         self.counters["resyncs"] += 1
         self._send([identity, bytes(wire.encode(Header(Kind.RESYNC, self._campaign)))])
 
@@ -447,36 +382,15 @@ class Intake:
             self.socket.send(frames[-1], _AT_ONCE)
         except zmq.ZMQError as error:
             self.counters["unsendable"] += 1
-            gone = self._peers.get(frames[0])
-            if error.errno == zmq.EHOSTUNREACH and gone is not None and gone.gone_s is None:
-                gone.gone_s = time.monotonic()
-
-    def _forget_lender(self, known: Peer) -> None:
-        """What came from this memory over an earlier connection is sent again over the new one.
-
-        Read late, its places would hold other steps by then.
-        """
-        if known.loan is None:
-            return
-        for peer in list(self._peers.values()):
-            if peer.loan is not None and peer.loan.token == known.loan.token:
-                self._forget(peer)
+            if error.errno == zmq.EHOSTUNREACH:
+                self._peers.is_gone(frames[0])
 
     def _drop(self, identity: bytes, why: str) -> None:
-        """Reads nothing more of a connection that sends what is no message of a client.
-
-        libzmq cannot end a single connection of a socket. Whoever connects anew is heard again.
-        """
+        """Reads nothing more of a connection that sends what is no message of a client."""
         self.counters["malformed"] += 1
-        if identity in self._dropped:
+        if not self._peers.drop(identity):
             return
         self.counters["dropped_connections"] += 1
-        peer = self._peers.get(identity)
-        if peer is not None:
-            self._forget(peer)
-        if len(self._dropped) >= MOST_KNOWN:
-            del self._dropped[next(iter(self._dropped))]
-        self._dropped[identity] = None
         if time.monotonic() >= self._say_at_s:
             self._say_at_s = time.monotonic() + SAY_S
             print(
@@ -485,8 +399,3 @@ class Intake:
                 file=sys.stderr,
                 flush=True,
             )
-
-    def _forget(self, peer: Peer) -> None:
-        self._peers.pop(peer.identity, None)
-        for stream in self._streams_of(peer):
-            stream.peers.discard(peer.identity)

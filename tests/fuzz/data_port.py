@@ -258,7 +258,7 @@ class DataPort:
 
     def expected(self, identity: bytes) -> int:
         """The number of the connection's next message."""
-        peer = self._intake._peers.get(identity)
+        peer = self._intake._peers.known.get(identity)
         return 0 if peer is None else peer.expected
 
     def _part(self, identity: bytes) -> int:
