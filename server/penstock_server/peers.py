@@ -29,7 +29,6 @@ class Peer:
 
     identity: bytes
     part: int
-    n_parts: int
     greeting: int
     expected: int = 0
     plans: dict[int, Plan | Refusal] = field(default_factory=dict)
@@ -68,7 +67,7 @@ class Peers:
 
     def greet(self, identity: bytes, hello: Header, offer: bytes) -> None:
         """A HELLO, also of one that is known: it begins anew."""
-        peer = Peer(identity, hello.part, hello.n_parts, hello.step, loan=accept(offer))
+        peer = Peer(identity, hello.part, hello.step, loan=accept(offer))
         if peer.loan is not None:
             # What came from this memory over an earlier connection is sent again over the new one.
             # Read late, its places would hold other steps by then.
