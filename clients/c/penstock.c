@@ -34,6 +34,7 @@
 #include "source/json.h"
 #include "source/wire.h"
 #include "source/layout.h"
+#include "source/pages.h"
 #include "source/arena.h"
 #include "source/message.h"
 #include "source/spans.h"

@@ -8,18 +8,24 @@ has of it (spans.py). Owned by the link.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
-from penstock.arena import Arena
+
+class Source(Protocol):
+    """Where new memory comes from."""
+
+    def allocate(self, n_bytes: int) -> np.ndarray | None:
+        """Bytes that nobody else has; None: it has none, or none of this size."""
 
 
 class Buffers:
     """Arrays by shape and dtype; the one that came back last is the warmest and goes out first."""
 
-    def __init__(self, arena: Arena | None = None) -> None:
-        """arena: where new arrays come from as long as it has room."""
-        self._arena = arena
+    def __init__(self, *sources: Source) -> None:
+        """sources: they are asked in this order, and then numpy."""
+        self._sources = sources
         self._free: dict[tuple[tuple[int, ...], np.dtype], list[np.ndarray]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -36,8 +42,9 @@ class Buffers:
         self._free.clear()
 
     def _new(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        if self._arena is not None:
-            found = self._arena.allocate(math.prod(shape) * dtype.itemsize)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        for source in self._sources:
+            found = source.allocate(n_bytes)
             if found is not None:
                 return found.view(dtype).reshape(shape)
         return np.empty(shape, dtype)

@@ -24,6 +24,7 @@ from penstock.gathered import GatheredSimulation
 from penstock.gathering import Gathering
 from penstock.keys import ClientKeys
 from penstock.layout import FieldSpec, Owned, Share, share, whole
+from penstock.pages import Pages
 from penstock.plans import Plans
 from penstock.ranks import Ranks
 from penstock.sender import Sender
@@ -105,7 +106,8 @@ class Link:
         self.bunch_bytes = min(int(stream.get("bunch_bytes", 0)), most)
         lends = bool(stream.get("shared_memory", False)) and self._ranks.sends
         self._arena = make_arena(ARENA_WINDOWS * self._window_bytes) if lends else None
-        self.buffers = Buffers(self._arena)
+        lent = () if self._arena is None else (self._arena,)
+        self.buffers = Buffers(*lent, Pages())
         self._undeclared = bool(stream.get("undeclared", False))  # no campaign file names fields
         self.specs: Mapping[str, FieldSpec] = {
             name: FieldSpec.from_dict(name, index, spec)

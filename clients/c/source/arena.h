@@ -17,6 +17,7 @@ typedef struct buffer {
     size_t n_bytes;
     unsigned holders; /* who read or write it: messages, and the solver */
     uint64_t place; /* where it begins in the memory that is lent; 0: it is not in there */
+    int alone; /* its bytes are malloc's; otherwise they are part of the arena's */
 } buffer;
 
 /* Those of one size that nobody uses; what came back last is the warmest and goes out first. */
@@ -29,6 +30,7 @@ typedef struct arena {
     unsigned char *memory; /* NULL: none is lent */
     size_t n_bytes, used;
     int file;
+    piece *pieces; /* of memory that is not lent */
     unsigned char offer[OFFER_BYTES];
     shelf *shelves;
     size_t n_shelves, shelf_capacity;
@@ -74,7 +76,7 @@ static void arena_lend(arena *a, size_t n_bytes) { (void)a, (void)n_bytes; }
 
 static void buffer_free(buffer *b) {
     if (!b) return;
-    if (!b->place) free(b->bytes);
+    if (b->alone) free(b->bytes);
     free(b);
 }
 
@@ -87,11 +89,13 @@ static buffer *buffer_new(arena *a, size_t n_bytes) {
     if (a && a->memory && aligned <= a->n_bytes - a->used) {
         b->place = a->used, b->bytes = a->memory + a->used;
         a->used += aligned;
-    } else if (!(b->bytes = malloc(aligned))) {
-        free(b);
-        return NULL;
+        return b;
     }
-    return b;
+    b->alone = !a || n_bytes < LARGE_PAGES_FROM;
+    b->bytes = b->alone ? malloc(aligned) : pieces_take(&a->pieces, aligned);
+    if (b->bytes) return b;
+    free(b);
+    return NULL;
 }
 
 static shelf *arena_shelf(arena *a, size_t n_bytes) {
@@ -139,6 +143,7 @@ static void arena_close(arena *a) {
             buffer_free(b);
         }
     free(a->shelves);
+    pieces_free(&a->pieces);
     if (a->memory) {
         munmap(a->memory, a->n_bytes);
         close(a->file);

@@ -445,6 +445,32 @@ static void buffers_come_back_and_are_found_in_the_memory_that_is_lent(void) {
     arena_close(&a);
 }
 
+/* Nobody has bytes of another. */
+static void what_is_not_lent_comes_in_large_pages_and_is_used_again(void) {
+    enum { N = 40 };
+    arena a;
+    buffer *taken[N];
+    int i;
+    memset(&a, 0, sizeof a);
+    for (i = 0; i < N; i++) {
+        taken[i] = arena_take(&a, 1000003);
+        CHECK(taken[i] && !taken[i]->place && !taken[i]->alone);
+        memset(taken[i]->bytes, i, 1000003);
+    }
+    for (i = 0; i < N; i++)
+        CHECK(taken[i]->bytes[0] == i && taken[i]->bytes[1000002] == i);
+    for (i = 0; i < N; i++) arena_give(&a, taken[i]);
+    CHECK(arena_take(&a, 1000003) == taken[N - 1]);
+    arena_give(&a, taken[N - 1]);
+    taken[0] = arena_take(&a, 3 * PIECE_BYTES + 1), taken[1] = arena_take(&a, 100);
+    CHECK(taken[0] && taken[1] && taken[1]->alone);
+    taken[0]->bytes[3 * PIECE_BYTES] = 7;
+    arena_give(&a, taken[0]);
+    arena_give(&a, taken[1]);
+    arena_close(&a);
+    CHECK(!a.pieces);
+}
+
 static penstock_code connect_with_keys(const char *path, const char *lines, mode_t mode, char *why) {
     penstock_link *link;
     penstock_code code;
@@ -501,6 +527,7 @@ int main(int argc, char **argv) {
     silence_is_an_error_that_names_who_was_silent();
     while_one_shard_has_no_room_the_others_are_heard();
     buffers_come_back_and_are_found_in_the_memory_that_is_lent();
+    what_is_not_lent_comes_in_large_pages_and_is_used_again();
     what_is_kept_back_leaves_before_another_field_shows_its_role();
     what_is_kept_back_is_dropped_when_a_refusal_is_heard();
     what_the_solver_wrote_is_sent_from_there_and_can_be_read_until_the_next();
