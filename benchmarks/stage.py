@@ -27,7 +27,7 @@ from penstock_server.addresses import Addresses
 from penstock_server.config import Campaign
 from penstock_server.curve import make_keys
 from penstock_server.design import draw
-from penstock_server.processes import past_the_caches
+from penstock_server.processes import memory_settings
 from penstock_server.run_folder import RunFolder
 from penstock_server.slab import BOOKS, Slab, SlabError
 
@@ -170,7 +170,7 @@ def serve(campaign: Campaign) -> Iterator[Served]:
                     "-m", f"penstock_server.{name}", "--settings", run.settings / f"{name}.json",
                     **env,
                 )
-                for name, env in (("coordinator", {}), ("receiver", past_the_caches()))
+                for name, env in (("coordinator", {}), ("receiver", memory_settings()))
             )  # fmt: skip
             slab = here.until(lambda: _attached(run.shard("0")))
             yield Served(here, run, slab, addresses, wiring.feed_address(run, "0"), receiver)

@@ -30,7 +30,7 @@ from penstock_server.launch.local import LocalLauncher
 from penstock_server.launch.ray_ranks import RankGroup
 from penstock_server.ledger import keep_ledgers, settled_segments
 from penstock_server.physics import find_check
-from penstock_server.processes import ServerProcess, past_the_caches
+from penstock_server.processes import ServerProcess, memory_settings
 from penstock_server.replay import read_recording
 from penstock_server.run_folder import RunFolder
 from penstock_server.run_processes import STOP_S, RunProcesses
@@ -171,7 +171,7 @@ class Supervisor:
             name = f"receiver-{shard}"
             told = wiring.receiver_settings(campaign, run, self._addresses, shard, ledgers)
             told.save(run.settings / f"{name}.json")
-            self._processes.add(name, "penstock_server.receiver", past_the_caches())
+            self._processes.add(name, "penstock_server.receiver", memory_settings())
         if campaign.kept != "none":
             keeper = keeper_settings(campaign, run, self._addresses)
             keeper.save(run.settings / "keeper.json")

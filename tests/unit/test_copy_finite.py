@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from penstock_server import door
 from penstock_server.door import copy_finite
-from penstock_server.processes import STREAMED_BYTES, past_the_caches
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
@@ -35,13 +34,3 @@ def test_a_copy_is_whole_unless_a_value_is_not_finite(
 def test_values_that_overflow_when_they_are_squared_are_finite() -> None:
     values = np.full(10, 1e30, "float32")
     assert copy_finite(np.zeros(10, "float32"), values)
-
-
-def test_a_users_own_setting_for_glibc_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "glibc.cpu.x86_non_temporal_threshold"
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert past_the_caches() == {"GLIBC_TUNABLES": f"{name}={STREAMED_BYTES}"}
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
-    assert past_the_caches() == {"GLIBC_TUNABLES": f"glibc.malloc.check=1:{name}={STREAMED_BYTES}"}
-    monkeypatch.setenv("GLIBC_TUNABLES", f"{name}=99999")
-    assert past_the_caches() == {}
