@@ -29,6 +29,7 @@ from penstock_server.interpreters import (
 )
 
 SHARED_MEMORY = Path("/dev/shm")
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LEAST_SHARED_BYTES = 256 << 20
 LEAST_FILES = 4096
 INSTALL = 'from a checkout: pip install ".[server]"'
@@ -72,6 +73,7 @@ def examine() -> Iterator[Finding]:
     yield compiler()
     yield shared_memory(*shutil.disk_usage(SHARED_MEMORY)[::2])
     yield memory()
+    yield large_pages()
     yield cores()
     yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     yield optional("Prometheus", "prometheus", "only to look at metrics over time")
@@ -206,6 +208,20 @@ def memory() -> Finding:
     low = machine.available < 3 << 30
     advice = "the server and Ray alone take about 2 GiB; close other programs" if low else ""
     return Finding("memory", "note" if low else "ok", text, advice)
+
+
+def large_pages(enabled: Path = LARGE_PAGES) -> Finding:
+    """What is on its way over TCP lies in them, if a program gets any."""
+    try:
+        never = "[never]" in enabled.read_text()
+    except OSError:
+        return Finding("large pages", "ok", "this system has none to be asked for")
+    if never:
+        advice = (
+            f"as root: echo madvise > {enabled}; memory that is new costs several times as much"
+        )
+        return Finding("large pages", "note", "switched off", advice)
+    return Finding("large pages", "ok", "for programs that ask")
 
 
 def cores() -> Finding:

@@ -6,6 +6,7 @@ import io
 import re
 import resource
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -33,7 +34,7 @@ def test_every_subject_is_examined() -> None:
     subjects = {finding.what for finding in examine()}
     assert {
         *("server Python", "server packages", "GPU", "DOLFINx", "MPI", "C compiler"),
-        *("shared memory", "memory", "cores", "open files", "Prometheus"),
+        *("shared memory", "memory", "large pages", "cores", "open files", "Prometheus"),
     } <= subjects
 
 
@@ -54,6 +55,26 @@ def test_too_little_shared_memory_keeps_runs_from_working() -> None:
     assert small.state == "missing"
     assert "--shm-size" in small.advice
     assert doctor.shared_memory(8 * GIB, 4 * GIB).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("enabled", "state"),
+    [
+        ("always madvise [never]\n", "note"),
+        ("always [madvise] never\n", "ok"),
+        ("[always] madvise never\n", "ok"),
+        (None, "ok"),
+    ],
+)
+def test_large_pages_that_are_switched_off_are_noted(
+    tmp_path: Path, enabled: str | None, state: str
+) -> None:
+    file = tmp_path / "enabled"
+    if enabled is not None:
+        file.write_text(enabled)
+    found = doctor.large_pages(file)
+    assert found.state == state
+    assert ("echo madvise" in found.advice) == (state == "note")
 
 
 @pytest.mark.parametrize(
