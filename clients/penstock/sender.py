@@ -11,6 +11,7 @@ calls in. Deadlines count the shard's silence while this side asks, never the so
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections import deque
@@ -152,11 +153,13 @@ class Sender:
     def has_much_room(self) -> bool:
         """Half of the window: a solver that had to wait is woken once for several steps.
 
-        After each sleep the caches have nothing of it. Of what is lent, every message counts.
+        After each sleep the caches have nothing of it. Of what is lent, one message is always room
+        for another.
         """
-        if self._lending:
+        if self._lending and len(self._unacked) == 1:
             return self.has_room()
-        return self._unacked_bytes <= self._window_bytes // 2
+        window = min(self._window_bytes, LENT_WINDOW_BYTES if self._lending else math.inf)
+        return self._unacked_bytes <= window // 2
 
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         """Reads answers until ready() holds; raises ConnectionLost when the shard stays silent."""

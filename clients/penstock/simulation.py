@@ -18,7 +18,7 @@ import numpy as np
 from penstock import wire
 from penstock.buffers import Buffers
 from penstock.errors import LayoutError
-from penstock.line import OLD_S, Line
+from penstock.line import ALONE_BYTES, OLD_S, Line
 from penstock.sender import Sender
 from penstock.shipment import Shipment
 from penstock.spans import Spans
@@ -172,7 +172,8 @@ class Simulation:
         if shipment is None:
             return np.empty(wanted)
         spec, share = shipment.expects(field, wanted)
-        if share.take is not None or shipment.most(self._outlet.bunch_bytes) > 1:
+        joins = shipment.n_bytes < ALONE_BYTES and shipment.most(self._outlet.bunch_bytes) > 1
+        if share.take is not None or joins:
             return np.empty(wanted, spec.dtype)  # a copy is needed, or costs next to nothing
         return self._spans.empty(field, wanted, share.sent_shape, spec.dtype)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from penstock_server.config import Campaign
 from penstock_server.coordinator.plan import HELD_OUT
+from penstock_server.tables import MOST_BUNCH_BYTES
 
 LARGE_BYTES = 1 << 18  # of a step, or of several in one message
 WAITING = 4  # large messages of all connections; with fewer of one, it and its receiver take turns
-BUNCHES = 2  # of a connection, and of small steps that it sends alone
+BUNCHES = 2  # of a connection, and of steps not larger than a bunch may be
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ def most_waiting(c: Campaign) -> int:
     What waits is written to memory and read again. With a few messages in all that is memory which
     the processor's caches still have; the others wait where they were sent from.
     """
-    if sum(f.sent_bytes for f in c.step_fields.values()) < LARGE_BYTES:
+    n_bytes = sum(f.sent_bytes for f in c.step_fields.values())
+    if n_bytes < LARGE_BYTES:
         return BUNCHES if c.stream.bunch_bytes >= LARGE_BYTES else 0
     width = min(c.stream.shards_per_simulation, c.training.ranks)
-    return max(1, WAITING * c.training.ranks // (width * c.solver.workers))
+    least = BUNCHES if n_bytes <= MOST_BUNCH_BYTES else 1
+    return max(least, WAITING * c.training.ranks // (width * c.solver.workers))
 
 
 def measured(shards: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from penstock_server import mistakes
 from penstock_server.contradictions import Conflict, field_conflicts, parameter_conflicts
 
+MOST_BUNCH_BYTES = 4_194_304
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -140,7 +141,7 @@ class Stream(Table):
     segment_steps: Count = 1
     window_bytes: Count = 67_108_864
     # Steps in one message; 0: one step each. Receivers take frames of 4 MiB in any case.
-    bunch_bytes: Annotated[int, Field(ge=0, le=4_194_304)] = 4_194_304
+    bunch_bytes: Annotated[int, Field(ge=0, le=MOST_BUNCH_BYTES)] = MOST_BUNCH_BYTES
     shared_memory: bool = True  # between a worker and a receiver on one host
     shards_per_simulation: Count = 4
 

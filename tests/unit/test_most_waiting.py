@@ -20,13 +20,14 @@ from penstock_server.sizes import BUNCHES, LARGE_BYTES, WAITING, most_waiting
 from penstock_server.slab import Slab, SlabSpec
 
 LARGE = "fields.temperature.shape=[256, 256]"
+LARGER = "fields.temperature.shape=[1024, 1025]"
 MESSAGE = 1 << 20
 SENT = 64
 
 
 def test_a_few_large_messages_wait_of_all_connections_together() -> None:
     def waiting(workers: int, *overrides: str) -> int:
-        return most_waiting(small(LARGE, f"solver.workers={workers}", *overrides))
+        return most_waiting(small(LARGER, f"solver.workers={workers}", *overrides))
 
     assert [waiting(workers) for workers in (1, 2, 3, 16)] == [WAITING, WAITING // 2, 1, 1]
     # Of two workers each shard has one, of two with two shards each it has both.
@@ -34,6 +35,15 @@ def test_a_few_large_messages_wait_of_all_connections_together() -> None:
     assert waiting(2, ranks, "stream.shards_per_simulation=1") == WAITING
     assert waiting(2, ranks, "stream.shards_per_simulation=2") == WAITING // 2
     assert waiting(4, ranks, "stream.shards_per_simulation=1") == WAITING // 2
+
+
+@pytest.mark.parametrize("shape", ["[256, 256]", "[1024, 1024]"])
+def test_steps_as_large_as_a_bunch_wait_like_one(shape: str) -> None:
+    def waiting(workers: int) -> int:
+        field = f"fields.temperature.shape={shape}"
+        return most_waiting(small(field, f"solver.workers={workers}"))
+
+    assert [waiting(workers) for workers in (1, 2, 3, 16)] == [WAITING, BUNCHES, BUNCHES, BUNCHES]
 
 
 def test_small_messages_wait_without_a_limit_but_not_bunches() -> None:

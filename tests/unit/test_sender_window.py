@@ -187,6 +187,30 @@ def test_there_is_much_room_in_half_of_the_window(
     assert sender.has_much_room()
 
 
+def test_of_what_is_lent_one_message_is_much_room_for_another(
+    context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 64 + 16 + 40
+    monkeypatch.setattr(senders, "LENT_WINDOW_BYTES", 4 * size)
+    sender = connect(context, shard)
+    for number in range(4):
+        sender.post(*step(number))
+    shard.expect(Kind.HELLO, *[Kind.PART] * 4)
+
+    def acknowledge(sequence: int) -> None:
+        shard.say(Header(Kind.ACK, CAMPAIGN, step=1, sequence=sequence, flags=wire.BORROWS))
+        settle(sender)
+
+    acknowledge(1)
+    assert sender.has_room() and not sender.has_much_room()
+    acknowledge(2)
+    assert sender.has_much_room()
+    monkeypatch.setattr(senders, "LENT_WINDOW_BYTES", 1)
+    assert not sender.has_much_room()
+    acknowledge(3)
+    assert sender.has_much_room()
+
+
 def test_of_a_window_smaller_than_a_step_nothing_may_be_out(
     context: zmq.Context[zmq.Socket[bytes]], shard: FakeShard
 ) -> None:

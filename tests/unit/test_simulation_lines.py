@@ -315,6 +315,17 @@ def test_a_step_that_is_not_sent_can_be_read_until_the_next_as_well(
         before = u
 
 
+def test_a_large_step_is_computed_in_the_memory_of_the_stream_even_where_bunches_have_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outlet = Outlet(1, segment_steps=1)
+    sim = Simulation(Assignment(), outlet)  # type: ignore[arg-type]
+    monkeypatch.setattr(simulation, "ALONE_BYTES", 16 + 1)
+    assert sim.empty("u", 4) is not sim.empty("u", 4)
+    monkeypatch.setattr(simulation, "ALONE_BYTES", 16)
+    assert sim.empty("u", 4) is sim.empty("u", 4)
+
+
 def test_a_simulation_that_was_refused_stays_so() -> None:
     outlet = Outlet(1, segment_steps=1)
     outlet.unasked = 3

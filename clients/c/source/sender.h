@@ -188,9 +188,12 @@ static int sender_has_room(const sender *s) {
 }
 
 /* Half of the window: a solver that had to wait is woken once for several steps. After each sleep
- * the caches have nothing of it. Of what is lent, every message counts. */
+ * the caches have nothing of it. Of what is lent, one message is always room for another. */
 static int sender_has_much_room(const sender *s) {
-    return s->lending ? sender_has_room(s) : s->unacked.n_bytes <= s->window_bytes / 2;
+    size_t most = s->window_bytes;
+    if (s->lending && s->unacked.n == 1) return sender_has_room(s);
+    if (s->lending && most > LENT_WINDOW_BYTES) most = LENT_WINDOW_BYTES;
+    return s->unacked.n_bytes <= most / 2;
 }
 
 static void sender_acknowledged(sender *s, uint64_t sequence) {
