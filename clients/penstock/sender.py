@@ -11,7 +11,6 @@ calls in. Deadlines count the shard's silence while this side asks, never the so
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from collections import deque
@@ -146,9 +145,7 @@ class Sender:
 
     def has_room(self) -> bool:
         """Whether the window takes one more message, of any size."""
-        if self._lending and len(self._unacked) > 1 and self._unacked_bytes >= LENT_WINDOW_BYTES:
-            return False
-        return self._unacked_bytes < self._window_bytes
+        return self._unacked_bytes < self._most_ahead()
 
     def has_much_room(self) -> bool:
         """Half of the window: a solver that had to wait is woken once for several steps.
@@ -158,8 +155,13 @@ class Sender:
         """
         if self._lending and len(self._unacked) == 1:
             return self.has_room()
-        window = min(self._window_bytes, LENT_WINDOW_BYTES if self._lending else math.inf)
-        return self._unacked_bytes <= window // 2
+        return self._unacked_bytes <= self._most_ahead() // 2
+
+    def _most_ahead(self) -> int:
+        """Bytes that may be unacknowledged; of what is lent two messages of any size."""
+        if self._lending and len(self._unacked) > 1:
+            return min(self._window_bytes, LENT_WINDOW_BYTES)
+        return self._window_bytes
 
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         """Reads answers until ready() holds; raises ConnectionLost when the shard stays silent."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -16,12 +15,11 @@ from pathlib import Path
 RESTARTS = 5  # in a row, each within SETTLED_S of its start
 SETTLED_S = 60.0
 TAIL_BYTES = 4000
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-STREAMED_BYTES = 1 << 15  # steps from here on are copied one by one
-KEPT_BYTES, MMAP_BYTES = 1 << 28, 1 << 25  # glibc takes no greater threshold than 32 MB
 GLIBC_SETTINGS = {
-    "glibc.cpu.x86_non_temporal_threshold": STREAMED_BYTES,
-    "glibc.malloc.hugetlb": 1,  # asks for large pages where a program has to ask
+    "glibc.cpu.x86_non_temporal_threshold": 1 << 15,  # steps from here on are copied one by one
+    "glibc.malloc.hugetlb": 1,  # large pages, where a program has to ask for them
+    "glibc.malloc.mmap_threshold": 1 << 25,  # it takes no greater one
+    "glibc.malloc.trim_threshold": 1 << 28,
 }
 
 
@@ -32,25 +30,15 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def keep_freed_memory() -> None:
-    """Freed memory stays with this process until KEPT_BYTES of it lie at the end of an arena.
-
-    As it is, glibc gives what a large message was in back to the system and gets it page by page
-    for the next one, which costs as much as the copy. Without glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
 def memory_settings() -> dict[str, str]:
-    """For the environment of a process that takes in much: glibc's settings of memory.
+    """For the environment of a process that receives much: glibc's settings of its memory.
 
-    Copies of STREAMED_BYTES and more leave the caches alone; as it is, only those of about the
-    cache's size do, and below, every line of memory is read that is then overwritten. What ZeroMQ
-    receives into lies in large pages, which cost less when they are new and are found sooner. A
-    user's own setting stands. Without glibc nothing happens.
+    Copies of a step leave the caches alone; as it is, only those of about the cache's size do, and
+    below, every line of memory is read that is then overwritten. What a large message was in stays
+    with the process, up to the trim threshold; as it is, the system has it back and gives it page
+    by page for the next one, which costs as much as the copy. It lies in large pages, which cost
+    less when they are new and are found sooner. A user's own setting stands. Without glibc nothing
+    happens.
     """
     given = os.environ.get("GLIBC_TUNABLES", "")
     ours = [f"{name}={value}" for name, value in GLIBC_SETTINGS.items() if name not in given]

@@ -29,7 +29,7 @@ from penstock_server.intake import Intake
 from penstock_server.ledger import Ledger
 from penstock_server.metrics import serve_counts
 from penstock_server.physics import Physics, find_check
-from penstock_server.processes import allow_many_files, keep_freed_memory
+from penstock_server.processes import allow_many_files
 from penstock_server.reporter import Reporter
 from penstock_server.reservoir import Reservoir
 from penstock_server.shard import Shard
@@ -199,7 +199,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     die_with_parent(signal.SIGTERM)
     allow_many_files()
-    keep_freed_memory()
     serve(ReceiverSettings.load(arguments.settings))
 
 

@@ -9,45 +9,64 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.processes import STREAMED_BYTES, memory_settings
+from penstock_server.processes import GLIBC_SETTINGS, memory_settings
 
 COPIES, PAGES = "glibc.cpu.x86_non_temporal_threshold", "glibc.malloc.hugetlb"
-ASKS_FOR_THEM = r"""
-import ctypes, re
-from pathlib import Path
-kept = ctypes.create_string_buffer(1 << 24)
-at = ctypes.addressof(kept)
-for entry in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
-    first, last = (int(end, 16) for end in entry.split(" ", 1)[0].split("-"))
-    if first <= at < last:
-        print(bool(re.search(r"^VmFlags:.* hg\b", entry, re.MULTILINE)))
+LARGE_PAGES = """
+from ctypes import addressof, create_string_buffer
+from memory_maps import large_pages_are_wanted
+memory = create_string_buffer(1 << 24)
+print(large_pages_are_wanted(addressof(memory) + (1 << 23)))
+"""
+KEPT = """
+from ctypes import addressof, create_string_buffer
+from memory_maps import mapping
+memory = create_string_buffer(1 << 24)
+middle = addressof(memory) + (1 << 23)
+del memory
+print(mapping(middle) is not None)
 """
 
 
-def test_a_users_own_setting_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = f"{COPIES}={STREAMED_BYTES}", f"{PAGES}=1"
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert memory_settings() == {"GLIBC_TUNABLES": ":".join(ours)}
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
-    assert memory_settings() == {"GLIBC_TUNABLES": ":".join(("glibc.malloc.check=1", *ours))}
-    monkeypatch.setenv("GLIBC_TUNABLES", f"{COPIES}=99999")
-    assert memory_settings() == {"GLIBC_TUNABLES": f"{COPIES}=99999:{PAGES}=1"}
-    monkeypatch.setenv("GLIBC_TUNABLES", f"{PAGES}=0:{COPIES}=99999")
-    assert memory_settings() == {"GLIBC_TUNABLES": f"{PAGES}=0:{COPIES}=99999"}
+def says(program: str, settings: dict[str, str]) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent, env={**os.environ, **settings}, capture_output=True, text=True,
+        check=True, timeout=30,
+    )  # fmt: skip
+    return {"True": True, "False": False}[done.stdout.strip()]
+
+
+def settings_of(given: str | None) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        if given is None:
+            patch.delenv("GLIBC_TUNABLES", raising=False)
+        else:
+            patch.setenv("GLIBC_TUNABLES", given)
+        return memory_settings()["GLIBC_TUNABLES"].split(":")
+
+
+def test_a_users_own_setting_is_kept() -> None:
+    ours = [f"{name}={value}" for name, value in GLIBC_SETTINGS.items()]
+    assert settings_of(None) == ours
+    assert settings_of("glibc.malloc.check=1") == ["glibc.malloc.check=1", *ours]
+    assert settings_of(f"{PAGES}=0:{COPIES}=9") == [f"{PAGES}=0", f"{COPIES}=9", *ours[2:]]
+
+
+def test_freed_memory_stays_with_such_a_process() -> None:
+    if os.confstr("CS_GNU_LIBC_VERSION") is None:
+        pytest.skip("without glibc nothing happens")
+    assert says(KEPT, memory_settings())
+    assert not says(KEPT, {"GLIBC_TUNABLES": ""})
 
 
 def test_what_such_a_process_allocates_lies_in_large_pages() -> None:
     enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not enabled.exists() or "[madvise]" not in enabled.read_text():
         pytest.skip("a program does not have to ask for large pages here, or there are none")
-    if tuple(map(int, os.confstr("CS_GNU_LIBC_VERSION").split()[1].split("."))) < (2, 35):
+    version = (os.confstr("CS_GNU_LIBC_VERSION") or "none 0.0").split()[1]
+    if tuple(map(int, version.split("."))) < (2, 35):
         pytest.skip("this glibc cannot ask for large pages")
 
-    def asked(settings: dict[str, str]) -> str:
-        command = [sys.executable, "-c", ASKS_FOR_THEM]
-        return subprocess.run(
-            command, env={**os.environ, **settings}, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    assert asked(memory_settings()) == "True"
-    assert asked({"GLIBC_TUNABLES": f"{PAGES}=0"}) == "False"
+    assert says(LARGE_PAGES, memory_settings())
+    assert not says(LARGE_PAGES, {"GLIBC_TUNABLES": f"{PAGES}=0"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,26 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_maps import large_pages_are_wanted, mapping
 
 from penstock import pages as module
 from penstock.arena import address
 from penstock.buffers import Buffers
 from penstock.pages import LEAST_BYTES, Pages
-
-
-def mappings() -> dict[tuple[int, int], str]:
-    """What the system says of each mapping of this process, by first and last address."""
-    found = {}
-    lines = Path("/proc/self/smaps").read_text()
-    for entry in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", lines):
-        first, last = entry.split(" ", 1)[0].split("-")
-        found[int(first, 16), int(last, 16)] = entry
-    return found
-
-
-def mapping(at: int) -> str | None:
-    """That of an address."""
-    return next((text for (a, b), text in mappings().items() if a <= at < b), None)
 
 
 def allocate(pages: Pages, n_bytes: int) -> np.ndarray:
@@ -65,8 +50,7 @@ def test_the_system_is_asked_for_large_pages() -> None:
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this system has no large pages")
     taken = Buffers(Pages()).take((1 << 20,), np.dtype("f4"))
-    text = mapping(address(taken))
-    assert text is not None and re.search(r"^VmFlags:.* hg\b", text, re.MULTILINE)
+    assert large_pages_are_wanted(address(taken))
 
 
 def test_without_large_pages_there_are_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,19 +181,22 @@ static void sender_withdraw(sender *s, announced what, uint32_t key) {
     sender_expire(s, s->unacked.n ? (*window_at(&s->unacked, 0))->sequence : s->next);
 }
 
+/* Bytes that may be unacknowledged; of what is lent two messages of any size. */
+static size_t sender_most_ahead(const sender *s) {
+    int few = !s->lending || s->unacked.n < 2 || s->window_bytes < LENT_WINDOW_BYTES;
+    return few ? s->window_bytes : LENT_WINDOW_BYTES;
+}
+
 /* Whether the window takes one more message, of any size. */
 static int sender_has_room(const sender *s) {
-    if (s->lending && s->unacked.n > 1 && s->unacked.n_bytes >= LENT_WINDOW_BYTES) return 0;
-    return s->unacked.n_bytes < s->window_bytes;
+    return s->unacked.n_bytes < sender_most_ahead(s);
 }
 
 /* Half of the window: a solver that had to wait is woken once for several steps. After each sleep
  * the caches have nothing of it. Of what is lent, one message is always room for another. */
 static int sender_has_much_room(const sender *s) {
-    size_t most = s->window_bytes;
     if (s->lending && s->unacked.n == 1) return sender_has_room(s);
-    if (s->lending && most > LENT_WINDOW_BYTES) most = LENT_WINDOW_BYTES;
-    return s->unacked.n_bytes <= most / 2;
+    return s->unacked.n_bytes <= sender_most_ahead(s) / 2;
 }
 
 static void sender_acknowledged(sender *s, uint64_t sequence) {
